@@ -1,0 +1,66 @@
+//! Clocks and sources of entropy: real ones, and ones that tests drive.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+#[cfg(any(test, feature = "test-util"))]
+pub use manual::{ManualClock, SeededEntropy};
+
+use crate::core::{
+    client::clock::{Clock, Entropy},
+    market::quantity::Timestamp,
+};
+
+#[cfg(any(test, feature = "test-util"))]
+mod manual;
+
+/// The system's clock, anchored once: it follows the monotonic clock from there, so that it never goes backwards.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock {
+    anchor: SystemTime,
+    started: std::time::Instant,
+}
+
+impl SystemClock {
+    /// Anchors the clock at the present.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { anchor: SystemTime::now(), started: std::time::Instant::now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since_epoch =
+            (self.anchor + self.started.elapsed()).duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Timestamp(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    async fn sleep_until(&self, until: Timestamp) {
+        let left = until.since(self.now());
+        if left.get() > 0 {
+            tokio::time::sleep(left.to_std()).await;
+        }
+    }
+}
+
+/// The operating system's entropy.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemEntropy;
+
+impl Entropy for SystemEntropy {
+    #[expect(
+        clippy::expect_used,
+        reason = "without the system's entropy no key or id can be made; there is nothing to go on with"
+    )]
+    fn fill(&self, buffer: &mut [u8]) {
+        getrandom::fill(buffer).expect("the operating system's entropy source failed");
+    }
+}

@@ -1,0 +1,1 @@
+//! Implementations of the job_queue port.

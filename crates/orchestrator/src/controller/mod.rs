@@ -1,0 +1,4 @@
+//! What comes in: HTTP requests (`route`) and the background (`worker`).
+
+pub mod route;
+pub mod worker;

@@ -1,0 +1,1 @@
+//! The background: job driver, triggers, relay, prober.

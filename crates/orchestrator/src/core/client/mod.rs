@@ -1,0 +1,14 @@
+//! The ports: what the services need of the world, in domain types. Implementations live in `crate::client`; each port
+//! has a contract suite that every implementation passes.
+
+pub mod cache;
+pub mod clock;
+pub mod database;
+pub mod event_bus;
+pub mod notification;
+pub mod provider;
+pub mod queue;
+pub mod scheduler;
+pub mod schema;
+pub mod storage;
+pub mod vault;

@@ -1,0 +1,125 @@
+//! The collections of the database and their indexes: one list, from which every back end makes what it needs.
+
+/// Names a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Collection(pub &'static str);
+
+impl std::fmt::Display for Collection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// An index over dotted paths of the documents. A document that lacks the first field, or has null there, is not in
+/// the index; so a unique index is unique among the others only.
+#[derive(Debug, Clone, Copy)]
+pub struct IndexSpec {
+    /// Its name, unique within the collection.
+    pub name: &'static str,
+    /// The fields, most significant first.
+    pub fields: &'static [&'static str],
+    /// Whether two documents may share the fields' values.
+    pub unique: bool,
+}
+
+/// A collection with its indexes.
+#[derive(Debug, Clone, Copy)]
+pub struct CollectionSpec {
+    /// Its name.
+    pub collection: Collection,
+    /// Its indexes; the document id always has one.
+    pub indexes: &'static [IndexSpec],
+}
+
+macro_rules! schema {
+    ($($(#[$doc:meta])* $name:ident = $text:literal { $($index:ident ( $($field:literal),+ ) $($unique:ident)? ;)* })+) => {
+        $($(#[$doc])* pub const $name: Collection = Collection($text);)+
+
+        /// Every collection.
+        pub const ALL: &[CollectionSpec] = &[$(
+            CollectionSpec { collection: $name, indexes: &[$(
+                IndexSpec { name: stringify!($index), fields: &[$($field),+], unique: schema!(@unique $($unique)?) }
+            ),*] }
+        ),+];
+    };
+    (@unique unique) => { true };
+    (@unique) => { false };
+}
+
+schema! {
+    /// Facts about the store itself: schema version, boot epoch, leaders' leases.
+    META = "meta" {}
+    /// `Provider` documents.
+    PROVIDERS = "providers" {}
+    /// `Consumer` documents.
+    CONSUMERS = "consumers" {}
+    /// `Oracle` documents.
+    ORACLES = "oracles" {}
+    /// `ApiKey` documents.
+    API_KEYS = "api_keys" {}
+    /// `DataUnit` documents.
+    UNITS = "units" { by_provider("provider"); by_updated("updated_at"); }
+    /// `Allocation` documents.
+    ALLOCATIONS = "allocations" {
+        by_consumer("consumer"); by_provider("provider"); by_unit("unit"); by_state("state", "reserved_until"); }
+    /// `Credential` documents.
+    CREDENTIALS = "credentials" { by_allocation("allocation"); by_state("state"); }
+    /// `Account` documents.
+    ACCOUNTS = "accounts" { by_domain("domain"); }
+    /// `Transfer` documents.
+    TRANSFERS = "transfers" {
+        by_idempotency("domain", "idempotency_key") unique; by_debit("debit"); by_credit("credit"); by_subject("subject"); }
+    /// Markers of what the next block of a domain must carry.
+    UNSEALED = "unsealed" { by_domain("domain"); }
+    /// Where in which block a transfer or verdict lies.
+    SEALED_ENTRIES = "sealed_entries" { by_block("block"); }
+    /// `Block` documents.
+    BLOCKS = "blocks" { by_state("domain", "state"); }
+    /// `StoredReport` documents.
+    REPORTS = "reports" { by_period("period_key") unique; by_received("received_at"); }
+    /// Evidence buckets.
+    BUCKETS = "buckets" { by_subject("subject", "start"); }
+    /// `SlaVerdict` documents.
+    VERDICTS = "verdicts" { by_unit("unit"); by_period("period_key") unique; by_allocation("allocation"); }
+    /// `Reputation` documents, by unit id.
+    REPUTATIONS = "reputations" { by_provider("provider"); }
+    /// Logged changes of prices.
+    PRICE_CHANGES = "price_changes" { by_unit("unit"); }
+    /// Disputes.
+    DISPUTES = "disputes" { by_allocation("allocation"); by_state("state"); }
+    /// `Job` documents.
+    JOBS = "jobs" { by_due("due"); by_lease("lease_until"); by_dedup("dedup") unique; by_subject("subject"); by_state("state"); }
+    /// Generations and holders of the subjects of mutating jobs.
+    SUBJECTS = "subjects" {}
+    /// Events, messages and alerts to be sent, and sent ones for a while.
+    OUTBOX = "outbox" { by_unsent("unsent"); by_sent("sent_at"); }
+    /// Results of requests that carried an idempotency key.
+    REQUESTS = "requests" { by_created("created_at"); }
+    /// Access of the prober to the units that it measures.
+    PROBES = "probes" {}
+    /// Who did what.
+    AUDIT = "audit" { by_subject("subject"); }
+    /// Queue messages of the embedded queue.
+    QUEUE_MESSAGES = "queue_messages" { by_visible("queue", "visible_at"); }
+    /// Schedules of the embedded scheduler and cron.
+    SCHEDULES = "schedules" { by_next("next_at"); }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_collections_and_indexes_are_unique() {
+        let mut names: Vec<_> = ALL.iter().map(|c| c.collection).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+        for spec in ALL {
+            let mut indexes: Vec<_> = spec.indexes.iter().map(|i| i.name).collect();
+            indexes.sort_unstable();
+            indexes.dedup();
+            assert_eq!(indexes.len(), spec.indexes.len(), "{}", spec.collection);
+        }
+    }
+}

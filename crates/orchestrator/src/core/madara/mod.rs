@@ -1,0 +1,7 @@
+//! Ports of the settlement side: schedules of triggers, job queues, settlement layer and data availability. The name is
+//! the source document's.
+
+pub mod cron;
+pub mod da;
+pub mod job_queue;
+pub mod settlement;

@@ -1,0 +1,164 @@
+//! The settlement port: a chain, or what stands in for one, that takes blocks, holds deposits and pays withdrawals.
+
+use async_trait::async_trait;
+
+use crate::core::market::{
+    account::AccountKey,
+    block::{BlockHeader, Hash32},
+    money::Amount,
+    quantity::Timestamp,
+    terms::DomainId,
+};
+
+/// What a settlement layer answers when it can't do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SettlementError {
+    /// The layer's rules refuse the call; retrying does not help.
+    #[error("the settlement layer refused: {0}")]
+    Refused(String),
+    /// The layer does not do this.
+    #[error("{0} is not supported by this settlement layer")]
+    NotSupported(&'static str),
+    /// No such transaction.
+    #[error("transaction `{0}` is not known to the settlement layer")]
+    NoTransaction(String),
+    /// It can't be reached; a transaction may or may not have been taken: look it up by its key.
+    #[error("the settlement layer is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl SettlementError {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Self::Unavailable(_) => true,
+            Self::Refused(_) | Self::NotSupported(_) | Self::NoTransaction(_) => false,
+        }
+    }
+}
+
+/// How far a transaction is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransactionStatus {
+    /// Taken, not yet executed.
+    Pending,
+    /// Executed, and may still be undone.
+    Included,
+    /// Executed for good.
+    Final,
+    /// Refused, with the layer's reason.
+    Rejected(String),
+}
+
+/// The proof that a block follows from its parent.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum BlockProof {
+    /// The records were executed again, independently, with the same roots; whoever doubts it does the same.
+    Reexecution {
+        /// State root before.
+        pre_state: Hash32,
+        /// State root after.
+        post_state: Hash32,
+        /// Root over the records.
+        events_root: Hash32,
+    },
+}
+
+/// A deposit that the layer has seen.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Deposit {
+    /// Counted from 1 per domain, without gaps.
+    pub index: u64,
+    /// Whom it credits.
+    pub account: AccountKey,
+    /// How much.
+    pub amount: Amount,
+    /// Whether enough confirmations have passed.
+    pub confirmed: bool,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A claim on withdrawable money.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct WithdrawalClaim {
+    /// Whose.
+    pub account: AccountKey,
+    /// The block whose state the proof is of; it must be final.
+    pub block: u64,
+    /// What the leaf says: money that can be moved.
+    pub balance: Amount,
+    /// What the leaf says: money released ever.
+    pub cumulative: Amount,
+    /// Index of the leaf.
+    pub index: u32,
+    /// Sibling hashes in the accounts tree, from the leaf upwards.
+    pub siblings: Vec<Hash32>,
+    /// Root of the market tree of that block.
+    pub market_root: Hash32,
+    /// Number of leaves of the accounts tree at that block.
+    pub next_index: u32,
+    /// What deposits had ever credited at that block.
+    pub total: Amount,
+}
+
+/// What the layer has settled last.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SettledBlock {
+    /// Its number; 0 before the first.
+    pub number: u64,
+    /// Hash of its header; zero before the first.
+    pub hash: Hash32,
+    /// Its state root.
+    pub state_root: Hash32,
+    /// Whether it is final.
+    pub is_final: bool,
+}
+
+/// A settlement layer of one domain. `key` makes calls idempotent: the same key again gives the transaction of the
+/// first call and has no further effect.
+#[async_trait]
+pub trait SettlementClient: Send + Sync + 'static {
+    /// The domain that this client settles.
+    fn domain(&self) -> &DomainId;
+
+    /// Registers a block with its proof and its data reference; returns the transaction.
+    async fn register_proof(
+        &self,
+        key: &str,
+        header: &BlockHeader,
+        proof: &BlockProof,
+        da_reference: &str,
+    ) -> Result<String, SettlementError>;
+
+    /// Makes the registered block the current state; returns the transaction.
+    async fn update_state(&self, key: &str, header: &BlockHeader) -> Result<String, SettlementError>;
+
+    /// How far a transaction is.
+    async fn transaction(&self, id: &str) -> Result<TransactionStatus, SettlementError>;
+
+    /// The last settled block.
+    async fn last_settled(&self) -> Result<SettledBlock, SettlementError>;
+
+    /// Header and data reference of a settled block, for whoever rebuilds the ledger.
+    async fn block(&self, number: u64) -> Result<Option<(BlockHeader, String)>, SettlementError>;
+
+    /// Up to `limit` deposits after the one with index `after`.
+    async fn deposits(&self, after: u64, limit: usize) -> Result<Vec<Deposit>, SettlementError>;
+
+    /// Puts money in, as a user's own transaction would; only layers that stand in for a chain do it.
+    async fn deposit(
+        &self,
+        key: &str,
+        account: AccountKey,
+        amount: Amount,
+    ) -> Result<Deposit, SettlementError>;
+
+    /// Pays what a claim proves beyond what was paid before; returns what was paid now.
+    async fn withdraw(&self, claim: &WithdrawalClaim) -> Result<Amount, SettlementError>;
+
+    /// The next nonce of this daemon's signer.
+    async fn nonce(&self) -> Result<u64, SettlementError>;
+}

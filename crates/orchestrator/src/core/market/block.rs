@@ -1,0 +1,138 @@
+//! The sealed block of a settlement domain and its lifecycle.
+
+use serde::{Deserialize, Serialize};
+
+use super::{money::Amount, quantity::Timestamp, terms::DomainId};
+use crate::core::client::{
+    database::Entity,
+    schema::{self, Collection},
+};
+
+/// A 32-byte hash, in lower-case hex wherever it is serialised.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Hash32(pub [u8; 32]);
+
+impl std::fmt::Display for Hash32 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "0x{}", hex::encode(self.0))
+    }
+}
+
+impl std::fmt::Debug for Hash32 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Hash32 {
+    type Err = InvalidHash;
+    fn from_str(text: &str) -> Result<Self, InvalidHash> {
+        let mut out = [0_u8; 32];
+        let digits = text.strip_prefix("0x").ok_or(InvalidHash)?;
+        hex::decode_to_slice(digits, &mut out).map_err(|_| InvalidHash)?;
+        Ok(Self(out))
+    }
+}
+
+/// Why a text is no hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a hash is `0x` and 64 hex digits")]
+pub struct InvalidHash;
+
+impl Serialize for Hash32 {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash32 {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where a block stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockState {
+    /// Transfers gather.
+    Open,
+    /// Ordered, executed, rooted.
+    Sealed,
+    /// Its execution was checked and its proof made.
+    Proven,
+    /// Its records are on the data-availability layer.
+    Published,
+    /// The settlement layer knows it.
+    Registered,
+    /// The settlement layer took its state.
+    Settled,
+    /// Beyond challenge and reorganisation; terminal.
+    Final,
+    /// Refused; terminal.
+    Rejected,
+}
+
+/// The part of a block that the settlement layer commits to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockHeader {
+    /// Its domain.
+    pub domain: DomainId,
+    /// Counted from 1; block 0 is the empty state.
+    pub number: u64,
+    /// Hash of the parent's header; zero for block 1.
+    pub parent: Hash32,
+    /// State root after the block.
+    pub state_root: Hash32,
+    /// What deposits ever credited, after the block.
+    pub total: Amount,
+    /// Root over the ordered event records.
+    pub events_root: Hash32,
+    /// Root over the evidence that the block's verdicts rest on.
+    pub evidence_root: Hash32,
+    /// Index of the last consumed deposit.
+    pub last_deposit: u64,
+    /// How many records it has.
+    pub records: u32,
+}
+
+/// A block with its way to finality.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// What is committed to.
+    pub header: BlockHeader,
+    /// Hash of the header.
+    pub hash: Hash32,
+    /// Where it stands.
+    pub state: BlockState,
+    /// Storage key of its records.
+    pub records_key: String,
+    /// Reference on the data-availability layer, once published.
+    pub da_reference: Option<String>,
+    /// The transaction that registered it.
+    pub register_transaction: Option<String>,
+    /// The transaction that settled it.
+    pub settle_transaction: Option<String>,
+    /// Why it was rejected.
+    pub rejection: Option<String>,
+    /// When it was sealed.
+    pub sealed_at: Timestamp,
+    /// When it became final.
+    pub final_at: Option<Timestamp>,
+}
+
+impl Block {
+    /// The id of a block's document: `<domain>/<number, 12 digits>`.
+    #[must_use]
+    pub fn id_of(domain: &DomainId, number: u64) -> String {
+        format!("{domain}/{number:012}")
+    }
+}
+
+impl Entity for Block {
+    const COLLECTION: Collection = schema::BLOCKS;
+    fn document_id(&self) -> String {
+        Self::id_of(&self.header.domain, self.header.number)
+    }
+}

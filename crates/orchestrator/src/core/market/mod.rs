@@ -1,0 +1,17 @@
+//! The domain of the storage market: entities, lifecycles, ledger rules and SLA mathematics, all pure.
+
+pub mod account;
+pub mod allocation;
+pub mod block;
+pub mod credential;
+pub mod event;
+pub mod evidence;
+pub mod ids;
+pub mod money;
+pub mod offering;
+pub mod party;
+pub mod quantity;
+pub mod score;
+pub mod terms;
+pub mod unit;
+pub mod verdict;

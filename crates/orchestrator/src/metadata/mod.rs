@@ -1,0 +1,1 @@
+//! Build and version facts, and the versions of stored documents.

@@ -1,0 +1,114 @@
+//! The outbox: what is to be told to the world, written in the commit that made it true. A relay sends it later.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::core::{
+    client::{
+        database::{Changeset, Entity},
+        notification::Notification,
+        scheduler::OneTimeSchedule,
+        schema::{self, Collection},
+    },
+    market::{
+        event::{Audience, DomainEvent},
+        ids::{EventId, IdGenerator},
+        quantity::Timestamp,
+    },
+};
+
+/// Where a row of the outbox goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "to", rename_all = "snake_case")]
+pub enum Outgoing {
+    /// To the event bus.
+    Event(DomainEvent),
+    /// To a queue.
+    Message {
+        /// The queue.
+        queue: String,
+        /// The text.
+        body: String,
+    },
+    /// To people.
+    Alert {
+        /// The topic.
+        topic: String,
+        /// What they are told.
+        notification: Notification,
+    },
+    /// To the scheduler.
+    Schedule(OneTimeSchedule),
+}
+
+/// A row of the outbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutboxRow {
+    /// Its id; sorts by time.
+    pub id: EventId,
+    /// 1 until it is sent, then `None`: the relay searches for it.
+    pub unsent: Option<i64>,
+    /// When it was sent, in microseconds.
+    pub sent_at: Option<i64>,
+    /// Attempts that failed.
+    pub attempts: u32,
+    /// What and where to.
+    pub outgoing: Outgoing,
+    /// When it was committed.
+    pub created_at: Timestamp,
+}
+
+impl Entity for OutboxRow {
+    const COLLECTION: Collection = schema::OUTBOX;
+    fn document_id(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+/// Adds something to be sent to a changeset.
+pub fn send(changes: &mut Changeset, ids: &IdGenerator, outgoing: Outgoing) {
+    let row = OutboxRow {
+        id: ids.next(),
+        unsent: Some(1),
+        sent_at: None,
+        attempts: 0,
+        outgoing,
+        created_at: ids.now(),
+    };
+    changes.insert(&row);
+}
+
+/// Adds a domain event to a changeset.
+pub fn event(
+    changes: &mut Changeset,
+    ids: &IdGenerator,
+    kind: &str,
+    subject: impl ToString,
+    audience: Audience,
+    data: Value,
+) {
+    let id = ids.next();
+    let now = ids.now();
+    let event =
+        DomainEvent { id, kind: kind.to_owned(), subject: subject.to_string(), audience, data, at: now };
+    let outgoing = Outgoing::Event(event);
+    changes.insert(&OutboxRow { id, unsent: Some(1), sent_at: None, attempts: 0, outgoing, created_at: now });
+}
+
+/// Adds an alert to people to a changeset.
+pub fn alert(changes: &mut Changeset, ids: &IdGenerator, subject: String, body: Value) {
+    let id: EventId = ids.next();
+    let notification = Notification { id: id.to_string(), subject, body };
+    let outgoing = Outgoing::Alert { topic: ALERT_TOPIC.to_owned(), notification };
+    changes.insert(&OutboxRow {
+        id,
+        unsent: Some(1),
+        sent_at: None,
+        attempts: 0,
+        outgoing,
+        created_at: ids.now(),
+    });
+}
+
+/// The topic that operators subscribe to.
+pub const ALERT_TOPIC: &str = "alerts";

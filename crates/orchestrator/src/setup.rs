@@ -1,0 +1,1 @@
+//! The one place that names concrete clients: config → resource → client → service → controller.
