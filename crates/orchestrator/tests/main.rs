@@ -1,1 +1,1 @@
-//! x
+//! Tests that cross modules: contract suites of the ports, the HTTP API, the workers, stock clients.
