@@ -1,1 +1,4 @@
 //! Small helpers that know nothing of the domain.
+
+pub mod logging;
+pub mod signal;
