@@ -65,7 +65,8 @@ schema! {
     ALLOCATIONS = "allocations" {
         by_consumer("consumer"); by_provider("provider"); by_unit("unit"); by_state("state", "reserved_until"); by_end("state", "ends_at"); }
     /// `Credential` documents.
-    CREDENTIALS = "credentials" { by_allocation("allocation"); by_state("state"); }
+    CREDENTIALS = "credentials" {
+        by_allocation("allocation"); by_state("state", "expires_at"); }
     /// `Account` documents.
     ACCOUNTS = "accounts" { by_domain("domain"); }
     /// `Transfer` documents.

@@ -1,10 +1,11 @@
 //! Allocations: reserve, fund, renew, close and what else happens to a consumer's part of a unit.
 
-mod change;
+pub(in crate::service) mod change;
 mod close;
-mod fund;
+pub(in crate::service) mod fund;
 mod input;
 mod port;
+mod reconcile;
 mod reserve;
 mod restrict;
 mod trigger;
@@ -12,6 +13,7 @@ mod trigger;
 pub use change::{Counters, marker, record};
 pub use input::{AllocationQuery, RenewRequest, ReserveRequest, Target};
 pub use port::{FinalSettlement, OfferingPicker};
+pub use reconcile::{Reconcile, ReconcileSettings};
 pub use reserve::{EXPIRE_RESERVATIONS, TRIGGER_QUEUE};
 pub use restrict::{impose, lift};
 pub use trigger::{EndPeriods, ExpireReservations};
