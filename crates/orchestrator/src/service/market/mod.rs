@@ -1,1 +1,51 @@
-//! The market service.
+//! Providers, consumers and data units: registration, terms and the units' lifecycle.
+
+mod bootstrap;
+mod input;
+mod maintenance;
+mod party;
+mod unit;
+mod validate;
+
+pub use bootstrap::{DefaultMarket, ensure_default_market};
+pub use input::{
+    Listing, MaintenanceRequest, NewConsumer, NewProvider, NewUnit, PageRequest, TermsUpdate, UnitQuery,
+};
+pub use maintenance::{UnitDue, UnitMaintenance};
+pub(in crate::service) use party::list;
+pub(in crate::service) use validate::size;
+
+use super::work::Work;
+use crate::core::market::{quantity::Micros, terms::DomainId};
+
+/// What the market's service is tuned by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarketSettings {
+    /// Settlement domains that providers and consumers may choose.
+    pub domains: Vec<DomainId>,
+    /// Longest maintenance window.
+    pub longest_maintenance: Micros,
+}
+
+impl Default for MarketSettings {
+    fn default() -> Self {
+        Self { domains: vec![DomainId::local()], longest_maintenance: Micros::from_days(7) }
+    }
+}
+
+/// Registers providers, consumers and units, and leads the units through their lifecycle.
+///
+/// Operators register providers and consumers, because only they hand out keys; a provider registers its own units.
+#[derive(Clone)]
+pub struct MarketService {
+    work: Work,
+    settings: MarketSettings,
+}
+
+impl MarketService {
+    /// A service over the unit of work.
+    #[must_use]
+    pub const fn new(work: Work, settings: MarketSettings) -> Self {
+        Self { work, settings }
+    }
+}
