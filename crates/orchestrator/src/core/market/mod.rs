@@ -2,8 +2,10 @@
 
 pub mod account;
 pub mod allocation;
+pub mod billing;
 pub mod block;
 pub mod credential;
+pub mod dispute;
 pub mod event;
 pub mod evidence;
 pub mod ids;
