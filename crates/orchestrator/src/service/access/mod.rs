@@ -1,7 +1,146 @@
-//! Who may come in: API keys, and the record of what was done with them.
+//! Credentials: S3 keys of an allocation, issued, rotated and taken away. Beside them, who may come in at all: API keys,
+//! and the record of what was done with them.
 
 pub mod audit;
 pub mod keys;
 
 pub use audit::AuditService;
 pub use keys::{Authenticated, KeyService, KeySettings, NewKey};
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    market::{Listing, PageRequest},
+    work::{Answer, Call, Work},
+};
+use crate::{
+    core::{
+        client::{
+            clock::{Clock, Entropy},
+            vault::Vault,
+        },
+        market::{
+            credential::{Credential, Permissions},
+            ids::{AllocationId, CredentialId},
+            quantity::{Micros, Timestamp},
+        },
+    },
+    error::{Error, ErrorCode, Result},
+};
+
+/// What the service is tuned by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessSettings {
+    /// How long a POST waits for the provider to install or drop a key before it answers with a pending one.
+    pub wait: Micros,
+    /// For how long a replay of the issuing request shows the secret again.
+    pub replay: Micros,
+    /// How long the old key works beside the new one after a rotation.
+    pub overlap: Micros,
+    /// How many live credentials an allocation may have.
+    pub limit: usize,
+}
+
+impl Default for AccessSettings {
+    fn default() -> Self {
+        Self {
+            wait: Micros::from_secs(5),
+            replay: Micros::from_secs(600),
+            overlap: Micros::from_secs(3_600),
+            limit: 16,
+        }
+    }
+}
+
+/// A credential to issue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssueCredential {
+    /// What it may do.
+    pub permissions: Permissions,
+    /// When it runs out, if it does.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A rotation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RotateCredential {
+    /// How long the old key works beside the new one; the default of the settings when `None`.
+    pub overlap: Option<Micros>,
+}
+
+/// A credential with its secret: the one answer that shows it.
+#[derive(Clone)]
+pub struct IssuedCredential {
+    /// The credential; `pending` when the provider did not install it within the wait.
+    pub credential: Credential,
+    /// The S3 secret access key.
+    pub secret: String,
+    /// Whether the same request was carried out before.
+    pub replayed: bool,
+}
+
+/// Issues and withdraws credentials.
+#[derive(Clone)]
+pub struct CredentialService {
+    work: Work,
+    vault: Arc<dyn Vault>,
+    entropy: Arc<dyn Entropy>,
+    clock: Arc<dyn Clock>,
+    settings: AccessSettings,
+}
+
+impl CredentialService {
+    /// A service over the unit of work, the vault, and the sources of time and chance.
+    #[must_use]
+    pub fn new(
+        work: Work,
+        vault: Arc<dyn Vault>,
+        entropy: Arc<dyn Entropy>,
+        clock: Arc<dyn Clock>,
+        settings: AccessSettings,
+    ) -> Self {
+        Self { work, vault, entropy, clock, settings }
+    }
+}
+
+#[expect(
+    missing_docs,
+    clippy::missing_errors_doc,
+    clippy::unused_async,
+    unused_variables,
+    reason = "signatures first"
+)]
+impl CredentialService {
+    pub async fn issue(
+        &self,
+        call: &Call,
+        allocation: AllocationId,
+        request: IssueCredential,
+    ) -> Result<IssuedCredential> {
+        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
+    }
+    pub async fn rotate(
+        &self,
+        call: &Call,
+        id: CredentialId,
+        request: RotateCredential,
+    ) -> Result<IssuedCredential> {
+        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
+    }
+    pub async fn revoke(&self, call: &Call, id: CredentialId) -> Result<Answer<Credential>> {
+        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
+    }
+    pub async fn get(&self, call: &Call, id: CredentialId) -> Result<Credential> {
+        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
+    }
+    pub async fn list(
+        &self,
+        call: &Call,
+        allocation: AllocationId,
+        page: PageRequest,
+    ) -> Result<Listing<Credential>> {
+        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
+    }
+}

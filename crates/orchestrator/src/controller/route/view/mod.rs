@@ -1,0 +1,5 @@
+//! What requests and answers look like: times as RFC 3339, money as decimal strings, durations in milliseconds, sizes
+//! in bytes. The stored documents stay free to change.
+
+pub mod access;
+pub mod common;

@@ -1,0 +1,139 @@
+//! What the market's service is asked, and how it answers lists.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::core::{
+    client::database::Cursor,
+    market::{
+        ids::ProviderId,
+        party::AdapterConfig,
+        quantity::{Bytes, Timestamp},
+        terms::{DomainId, PriceBounds, PriceTerms, SlaTerms},
+        unit::{Features, UnitMode},
+    },
+};
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageRequest {
+    /// At most so many, 1 to 1,000; more is cut.
+    pub limit: usize,
+    /// Where the page before ended.
+    pub after: Option<Cursor>,
+}
+
+impl Default for PageRequest {
+    fn default() -> Self {
+        Self { limit: 100, after: None }
+    }
+}
+
+/// One page of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing<T> {
+    /// In order of their ids, oldest first.
+    pub items: Vec<T>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// A provider to register.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewProvider {
+    /// A name for people, 1 to 100 characters.
+    pub name: String,
+    /// Where it is paid; `local` unless said otherwise.
+    #[serde(default)]
+    pub domain: Option<DomainId>,
+    /// How its units are reached.
+    pub adapter: AdapterConfig,
+}
+
+/// A consumer to register.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewConsumer {
+    /// A name for people, 1 to 100 characters.
+    pub name: String,
+    /// Where it pays; `local` unless said otherwise.
+    #[serde(default)]
+    pub domain: Option<DomainId>,
+}
+
+/// A data unit to register.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUnit {
+    /// Its owner: given by operators, left out by providers.
+    #[serde(default)]
+    pub provider: Option<ProviderId>,
+    /// A name for people, 1 to 100 characters.
+    pub name: String,
+    /// The kind of resource; `storage` unless said otherwise.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// The compatibility profile; `s3` unless said otherwise.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// Region name.
+    pub region: String,
+    /// ISO 3166-1 alpha-2 country code, upper case.
+    pub country: String,
+    /// Size.
+    pub capacity: Bytes,
+    /// Optional abilities.
+    #[serde(default)]
+    pub features: Features,
+    /// Free words for filters, at most 32.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// Price.
+    pub price: PriceTerms,
+    /// Bounds for the price advisor.
+    #[serde(default)]
+    pub price_bounds: Option<PriceBounds>,
+    /// Promise; the network's example level unless said otherwise.
+    #[serde(default)]
+    pub sla: SlaTerms,
+}
+
+/// New terms of a unit, for reservations from now on. What is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TermsUpdate {
+    /// Price.
+    pub price: Option<PriceTerms>,
+    /// Bounds for the price advisor; `Some(None)` takes them away.
+    #[serde(deserialize_with = "given")]
+    pub price_bounds: Option<Option<PriceBounds>>,
+    /// Promise.
+    pub sla: Option<SlaTerms>,
+    /// Free words for filters.
+    pub tags: Option<BTreeMap<String, String>>,
+}
+
+/// Tells a field that is null from one that was left out.
+fn given<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(de).map(Some)
+}
+
+/// A maintenance window to announce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaintenanceRequest {
+    /// First instant; not in the past.
+    pub from: Timestamp,
+    /// First instant after it.
+    pub to: Timestamp,
+}
+
+/// Which units to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitQuery {
+    /// Only this provider's.
+    pub provider: Option<ProviderId>,
+    /// Only in this mode.
+    pub mode: Option<UnitMode>,
+}
