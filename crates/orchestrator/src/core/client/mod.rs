@@ -6,6 +6,7 @@ pub mod clock;
 pub mod database;
 pub mod event_bus;
 pub mod notification;
+pub mod probe;
 pub mod provider;
 pub mod queue;
 pub mod scheduler;
