@@ -33,27 +33,6 @@ pub struct Caller {
     pub key: KeyId,
 }
 
-impl Caller {
-    /// Refuses everybody but operators.
-    ///
-    /// # Errors
-    /// [`ErrorCode::Forbidden`].
-    pub fn operator(&self) -> Result<()> {
-        operator(&self.call)
-    }
-}
-
-/// Refuses everybody but operators.
-///
-/// # Errors
-/// [`ErrorCode::Forbidden`].
-pub fn operator(call: &Call) -> Result<()> {
-    if call.principal.is_operator() {
-        return Ok(());
-    }
-    Err(Problem::new(ErrorCode::Forbidden, "only an operator's key may do this"))
-}
-
 impl FromRequestParts<ApiState> for Caller {
     type Rejection = Problem;
 

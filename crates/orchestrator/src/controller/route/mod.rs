@@ -1,7 +1,10 @@
 //! The HTTP API: one file per noun. [`router`] is what is served, [`openapi`] what is said about it.
 
+mod accounts;
+mod allocations;
 mod body;
 mod caller;
+mod credentials;
 mod docs;
 mod etag;
 mod events;
@@ -9,10 +12,13 @@ mod health;
 mod keys;
 mod page;
 mod params;
+mod parties;
 mod problem;
 mod serve;
 mod state;
 mod trace;
+mod units;
+mod verdicts;
 pub mod view;
 
 use axum::{Router, middleware};
@@ -30,6 +36,12 @@ fn described() -> (Router<ApiState>, OpenApi) {
         .merge(health::routes())
         .merge(keys::routes())
         .merge(events::routes())
+        .merge(parties::routes())
+        .merge(units::routes())
+        .merge(allocations::routes())
+        .merge(credentials::routes())
+        .merge(verdicts::routes())
+        .merge(accounts::routes())
         .split_for_parts();
     docs::complete(&mut api);
     (router, api)

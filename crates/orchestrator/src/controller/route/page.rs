@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Problem, Result};
-use crate::{core::client::database::Cursor, error::ErrorCode};
+use crate::{core::client::database::Cursor, error::ErrorCode, service::market::PageRequest};
 
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 1_000;
@@ -26,6 +26,14 @@ impl PageQuery {
     #[must_use]
     pub const fn new(limit: Option<u32>, cursor: Option<String>) -> Self {
         Self { limit, cursor }
+    }
+
+    /// As the services of the market take it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidParameter`].
+    pub fn request(&self) -> Result<PageRequest> {
+        Ok(PageRequest { limit: self.limit()?, after: self.after()? })
     }
 
     /// How many.

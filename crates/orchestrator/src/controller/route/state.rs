@@ -11,7 +11,11 @@ use crate::{
         market::quantity::Micros,
     },
     service::{
-        access::{AuditService, KeyService},
+        access::{AuditService, CredentialService, KeyService},
+        allocation::AllocationService,
+        ledger::{accounts::AccountService, dispute::DisputeService},
+        market::MarketService,
+        sla::{EvidenceService, OracleService, SlaService},
         work::Work,
     },
 };
@@ -79,6 +83,22 @@ pub struct Services {
     pub keys: Arc<KeyService>,
     /// The audit log.
     pub audit: Arc<AuditService>,
+    /// Providers, consumers, units.
+    pub market: MarketService,
+    /// Allocations.
+    pub allocations: AllocationService,
+    /// S3 credentials.
+    pub credentials: CredentialService,
+    /// Oracles.
+    pub oracles: OracleService,
+    /// Evidence and its history.
+    pub evidence: EvidenceService,
+    /// Verdicts.
+    pub sla: SlaService,
+    /// Accounts.
+    pub accounts: AccountService,
+    /// Disputes.
+    pub disputes: DisputeService,
 }
 
 /// The state of the router: the services, shared.

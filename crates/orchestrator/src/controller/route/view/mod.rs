@@ -2,4 +2,11 @@
 //! in bytes. The stored documents stay free to change.
 
 pub mod access;
+pub mod allocation;
 pub mod common;
+pub mod ledger;
+pub mod offering;
+pub mod party;
+pub mod sla;
+pub mod terms;
+pub mod unit;
