@@ -86,7 +86,7 @@ schema! {
     /// Logged changes of prices.
     PRICE_CHANGES = "price_changes" { by_unit("unit"); }
     /// Disputes.
-    DISPUTES = "disputes" { by_allocation("allocation"); by_state("state"); }
+    DISPUTES = "disputes" { by_allocation("allocation"); by_state("state", "deadline"); }
     /// `Job` documents.
     JOBS = "jobs" { by_due("due"); by_lease("lease_until"); by_dedup("dedup") unique; by_subject("subject"); by_state("state"); }
     /// Generations and holders of the subjects of mutating jobs.

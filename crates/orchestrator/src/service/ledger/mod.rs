@@ -2,6 +2,15 @@
 //! postings of one unit of work, folds those that touch the same account, and writes accounts, transfers and the markers
 //! for the next block into the changeset.
 
+pub mod accounts;
+pub mod charge;
+pub mod deposits;
+pub mod dispute;
+
+pub use accounts::AccountService;
+pub use charge::post_charge;
+pub use deposits::DepositWatcher;
+pub use dispute::DisputeService;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -168,15 +177,22 @@ impl<'a> LedgerDraft<'a> {
         Ok(Some(account.sequence))
     }
 
+    /// The transfers drafted so far.
+    #[must_use]
+    pub fn transfers(&self) -> &[Transfer] {
+        &self.transfers
+    }
+
     /// Writes everything into the changeset. A draft without postings writes nothing.
     pub fn finish(self, changes: &mut Changeset) {
         for (_, stored) in self.accounts {
             match stored.version {
-                // Untouched accounts that were only looked at are not written.
+                // Accounts that were only looked at, and that nothing has touched, are not made.
                 0 if stored.value.sequence == 0 => {}
                 0 => {
                     changes.insert(&stored.value);
                 }
+                // One that was only looked at is written too: the draft rests on the balance that it saw.
                 version => {
                     changes.replace(version, &stored.value);
                 }

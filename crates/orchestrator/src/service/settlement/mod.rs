@@ -1,1 +1,67 @@
-//! The settlement service.
+//! Settlement domains: which client settles which, and the audit that rebuilds a ledger from settlement and data layer
+//! alone.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    core::{
+        madara::settlement::{SettlementClient, SettlementError},
+        market::terms::DomainId,
+    },
+    error::{Error, ErrorCode, Result},
+};
+
+/// The settlement clients by domain.
+#[derive(Clone)]
+pub struct SettlementDomains {
+    clients: BTreeMap<DomainId, Arc<dyn SettlementClient>>,
+}
+
+impl SettlementDomains {
+    /// The given clients, each for its own domain; a later one replaces an earlier one of the same domain.
+    #[must_use]
+    pub fn new(clients: impl IntoIterator<Item = Arc<dyn SettlementClient>>) -> Self {
+        Self { clients: clients.into_iter().map(|client| (client.domain().clone(), client)).collect() }
+    }
+
+    /// The client of a domain.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] for a domain that this daemon does not settle.
+    pub fn get(&self, domain: &DomainId) -> Result<&Arc<dyn SettlementClient>> {
+        self.clients.get(domain).ok_or_else(|| Error::not_found("settlement domain", domain))
+    }
+
+    /// Every domain, in order.
+    pub fn domains(&self) -> impl Iterator<Item = &DomainId> {
+        self.clients.keys()
+    }
+
+    /// The first domain: the one that is meant when none is named.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotSupported`] when the daemon settles no domain at all.
+    pub fn first(&self) -> Result<&DomainId> {
+        self.clients
+            .keys()
+            .next()
+            .ok_or_else(|| Error::new(ErrorCode::NotSupported, "this daemon settles no domain"))
+    }
+}
+
+impl From<SettlementError> for Error {
+    fn from(error: SettlementError) -> Self {
+        let (code, detail) = match &error {
+            SettlementError::Refused(reason) => {
+                (ErrorCode::InvalidState, format!("the settlement layer refused: {reason}"))
+            }
+            SettlementError::NotSupported(what) => {
+                (ErrorCode::NotSupported, format!("{what} is not supported by this settlement layer"))
+            }
+            SettlementError::NoTransaction(_) | SettlementError::Unavailable(_) => {
+                (ErrorCode::SettlementFailed, "the settlement layer did not answer as expected".to_owned())
+            }
+        };
+        Self::new(code, detail).because(error)
+    }
+}

@@ -1,0 +1,406 @@
+//! Accounts as their owners see them: balances, transfers, deposits on the local chain, collateral and withdrawals.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{LedgerDraft, Posting, UnsealedKind, UnsealedMarker, deposits::DepositWatcher};
+use crate::{
+    core::{
+        client::{
+            database::{Changeset, Cursor, Filter, Query, ReaderExt, Scalar, Sort},
+            schema,
+        },
+        market::{
+            account::{Account, AccountKey, Transfer, TransferKind},
+            allocation::Allocation,
+            dispute::Dispute,
+            event::Audience,
+            ids::{ConsumerId, ProviderId},
+            money::Amount,
+            party::{Consumer, Principal, Provider},
+            terms::DomainId,
+        },
+    },
+    error::{Error, ErrorCode, Result},
+    service::{
+        outbox,
+        settlement::SettlementDomains,
+        work::{Answer, Call, Draft, Work},
+    },
+};
+
+/// An account with its balances.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountView {
+    /// Its name, which is its id in the API.
+    pub id: AccountKey,
+    /// Its domain.
+    pub domain: DomainId,
+    /// Money that can be moved inside the ledger; zero for `external`.
+    pub balance: Amount,
+    /// For `external` only: what deposits ever credited, that is its negative balance.
+    pub deficit: Amount,
+    /// Money ever released for withdrawal.
+    pub withdrawable: Amount,
+    /// Transfers that touched it; 0 for `fees` and `external` before they are sealed for the first time.
+    pub sequence: u64,
+}
+
+/// A deposit on a chain, and its booking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepositReceipt {
+    /// The deposit's index on the chain.
+    pub index: u64,
+    /// The booked transfer; `None` while the deposit waits for confirmations.
+    pub transfer: Option<Transfer>,
+}
+
+/// The sum over all accounts of a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerAudit {
+    /// The domain.
+    pub domain: DomainId,
+    /// Stored accounts, summed ones included.
+    pub accounts: u64,
+    /// What is owed to accounts: balances and what was ever released for withdrawal.
+    pub liabilities: Amount,
+    /// What deposits ever credited.
+    pub deposited: Amount,
+    /// Whether both are equal: the sum over all accounts is zero.
+    pub balanced: bool,
+}
+
+/// The service.
+#[derive(Clone)]
+pub struct AccountService {
+    work: Work,
+    domains: SettlementDomains,
+    watcher: Arc<DepositWatcher>,
+}
+
+impl AccountService {
+    /// A service over these ports.
+    #[must_use]
+    pub fn new(work: Work, domains: SettlementDomains) -> Self {
+        let watcher = Arc::new(DepositWatcher::new(work.clone(), domains.clone()));
+        Self { work, domains, watcher }
+    }
+
+    /// An account with its balances. One that nothing has touched is empty.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] for accounts of other tenants, and of tenants that do not exist.
+    pub async fn account(&self, call: &Call, key: AccountKey) -> Result<AccountView> {
+        let domain = self.visible(call, key).await?;
+        self.view(domain, key).await
+    }
+
+    /// The transfers of an account, newest first.
+    ///
+    /// # Errors
+    /// As [`AccountService::account`].
+    pub async fn transfers(
+        &self,
+        call: &Call,
+        key: AccountKey,
+        limit: usize,
+        after: Option<Cursor>,
+    ) -> Result<(Vec<Transfer>, Option<Cursor>)> {
+        let domain = self.visible(call, key).await?;
+        let name = key.to_string();
+        let side = Filter::Or(vec![Filter::eq("debit", name.as_str()), Filter::eq("credit", name.as_str())]);
+        let query = Query::new(schema::TRANSFERS)
+            .filter(side.and(Filter::eq("domain", domain.as_str())))
+            .sort(Sort::IdDescending)
+            .limit(limit.clamp(1, 1_000))
+            .after(after);
+        let (found, next) = self.work.reader.list::<Transfer>(query).await?;
+        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
+    }
+
+    /// Puts money in on a layer that stands in for a chain, and books it. Repeated with the same idempotency key, it
+    /// answers with the first deposit.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`] unless an operator calls; an invalid field; what the settlement layer refuses.
+    pub async fn deposit(&self, call: &Call, key: AccountKey, amount: Amount) -> Result<DepositReceipt> {
+        if !call.principal.is_operator() {
+            return Err(Error::new(ErrorCode::Forbidden, "only operators book deposits on the local chain"));
+        }
+        if !matches!(key, AccountKey::Consumer(_) | AccountKey::Provider(_)) {
+            return Err(Error::field("account", "deposits go to `consumer:<id>` or `provider:<id>`"));
+        }
+        positive(amount)?;
+        let domain = self.visible(call, key).await?;
+        let client = self.domains.get(&domain)?;
+        let request = match &call.request {
+            Some(request) => format!("{}:{}", request.id, request.fingerprint),
+            None => self.work.ids.next::<crate::core::market::ids::TransferId>().to_string(),
+        };
+        let deposit = client.deposit(&request, key, amount).await?;
+        self.watcher.book(&domain).await?;
+        Ok(DepositReceipt { index: deposit.index, transfer: self.booked(&domain, deposit.index).await? })
+    }
+
+    /// Moves money from a provider's earnings to its collateral.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] for other providers; [`ErrorCode::InsufficientFunds`].
+    pub async fn post_collateral(
+        &self,
+        call: &Call,
+        provider: ProviderId,
+        amount: Amount,
+    ) -> Result<Answer<Transfer>> {
+        let posting =
+            (TransferKind::CollateralPost, AccountKey::Provider(provider), AccountKey::Collateral(provider));
+        self.move_collateral(call, provider, amount, posting).await
+    }
+
+    /// Moves collateral back to a provider's earnings; only when none of its allocations is live.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] for other providers; [`ErrorCode::InvalidState`] while an allocation needs it;
+    /// [`ErrorCode::InsufficientFunds`].
+    pub async fn release_collateral(
+        &self,
+        call: &Call,
+        provider: ProviderId,
+        amount: Amount,
+    ) -> Result<Answer<Transfer>> {
+        let posting = (
+            TransferKind::CollateralRelease,
+            AccountKey::Collateral(provider),
+            AccountKey::Provider(provider),
+        );
+        self.move_collateral(call, provider, amount, posting).await
+    }
+
+    async fn move_collateral(
+        &self,
+        call: &Call,
+        provider: ProviderId,
+        amount: Amount,
+        (kind, debit, credit): (TransferKind, AccountKey, AccountKey),
+    ) -> Result<Answer<Transfer>> {
+        self.owner_only(call, debit)?;
+        positive(amount)?;
+        let domain = self.visible(call, debit).await?;
+        let key = self.request_key(call, "collateral");
+        self.work
+            .run(call, "account.collateral", || async {
+                if kind == TransferKind::CollateralRelease {
+                    self.no_live_allocation(provider).await?;
+                }
+                let subject = provider.to_string();
+                let posting = Posting { kind, debit, credit, amount, idempotency_key: key.clone(), subject };
+                self.post_one(&domain, posting).await
+            })
+            .await
+    }
+
+    /// Releases money of an account for withdrawal: its balance shrinks, its cumulative withdrawable grows. Once a block
+    /// with it is final, the chain pays it out against an inclusion proof.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] for other tenants' accounts; an invalid field for accounts that nobody withdraws from;
+    /// [`ErrorCode::InsufficientFunds`].
+    pub async fn withdraw(&self, call: &Call, key: AccountKey, amount: Amount) -> Result<Answer<Transfer>> {
+        if !matches!(key, AccountKey::Consumer(_) | AccountKey::Provider(_)) {
+            return Err(Error::field("account", "money leaves from `consumer:<id>` or `provider:<id>` only"));
+        }
+        self.owner_only(call, key)?;
+        positive(amount)?;
+        let domain = self.visible(call, key).await?;
+        let idempotency_key = self.request_key(call, "withdraw");
+        self.work
+            .run(call, "account.withdraw", || async {
+                let posting = Posting {
+                    kind: TransferKind::Withdraw,
+                    debit: key,
+                    credit: key,
+                    amount,
+                    idempotency_key: idempotency_key.clone(),
+                    subject: key.to_string(),
+                };
+                self.post_one(&domain, posting).await
+            })
+            .await
+    }
+
+    /// Adds up all accounts of a domain. Under load the pages that it reads are not one snapshot, so a difference is
+    /// worth a second look, not an alarm.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`] unless an operator calls; database errors.
+    pub async fn audit(&self, call: &Call, domain: &DomainId) -> Result<LedgerAudit> {
+        if !call.principal.is_operator() {
+            return Err(Error::new(ErrorCode::Forbidden, "only operators audit the whole ledger"));
+        }
+        let accounts = self.work.reader.list_all::<Account>(Filter::eq("domain", domain.as_str())).await?;
+        let mut liabilities = Amount::ZERO;
+        for stored in accounts.iter().filter(|stored| !stored.value.key.is_summed()) {
+            for part in [stored.value.balance, stored.value.withdrawable] {
+                liabilities = liabilities.checked_add(part).ok_or_else(super::overflow)?;
+            }
+        }
+        let fees = self.view(domain.clone(), AccountKey::Fees).await?;
+        let external = self.view(domain.clone(), AccountKey::External).await?;
+        let liabilities = liabilities.checked_add(fees.balance).ok_or_else(super::overflow)?;
+        let balanced = liabilities == external.deficit;
+        Ok(LedgerAudit {
+            domain: domain.clone(),
+            accounts: accounts.len() as u64,
+            liabilities,
+            deposited: external.deficit,
+            balanced,
+        })
+    }
+
+    async fn post_one(&self, domain: &DomainId, posting: Posting) -> Result<Draft<Transfer>> {
+        let mut draft = LedgerDraft::new(self.work.reader.as_ref(), &self.work.ids, domain.clone());
+        let tenants = owner_of(posting.debit);
+        draft.post(posting).await?;
+        let transfer = draft.transfers().first().cloned();
+        let transfer = transfer.ok_or_else(|| Error::field("amount", "must be more than zero"))?;
+        let mut changes = Changeset::new();
+        draft.finish(&mut changes);
+        let data = serde_json::json!({ "kind": transfer.kind, "amount": transfer.amount });
+        let audience = Audience::Tenants(tenants);
+        outbox::event(&mut changes, &self.work.ids, "account.transfer", transfer.debit, audience, data);
+        Ok(Draft::new(changes, transfer))
+    }
+
+    async fn booked(&self, domain: &DomainId, index: u64) -> Result<Option<Transfer>> {
+        let filter = Filter::eq("domain", domain.as_str())
+            .and(Filter::eq("idempotency_key", super::deposits::booking_key(index)));
+        let query = Query::new(schema::TRANSFERS).filter(filter).limit(1);
+        let (found, _) = self.work.reader.list::<Transfer>(query).await?;
+        Ok(found.into_iter().next().map(|stored| stored.value))
+    }
+
+    async fn no_live_allocation(&self, provider: ProviderId) -> Result<()> {
+        let live = ["reserved", "funded", "provisioning", "active", "restricted", "closing"];
+        let states = live.into_iter().map(Scalar::from).collect();
+        let filter = Filter::eq("provider", provider.to_string()).and(Filter::In("state".to_owned(), states));
+        match self.work.reader.count(schema::ALLOCATIONS, filter).await? {
+            0 => Ok(()),
+            live => Err(Error::new(
+                ErrorCode::InvalidState,
+                format!(
+                    "{live} live allocations need this collateral; it can be released when they are closed"
+                ),
+            )),
+        }
+    }
+
+    /// The key of a movement: that of the request, so that a replay is the same movement, or a fresh one.
+    fn request_key(&self, call: &Call, what: &str) -> String {
+        match &call.request {
+            Some(request) => format!("{what}:{}", request.id),
+            None => format!("{what}:{}", self.work.ids.next::<crate::core::market::ids::TransferId>()),
+        }
+    }
+
+    fn owner_only(&self, call: &Call, key: AccountKey) -> Result<()> {
+        let owner = match (call.principal, key) {
+            (Principal::Consumer(me), AccountKey::Consumer(id)) => me == id,
+            (Principal::Provider(me), AccountKey::Provider(id) | AccountKey::Collateral(id)) => me == id,
+            (Principal::System, _) => true,
+            (Principal::Operator(_) | Principal::Oracle(_), _) => {
+                return Err(Error::new(ErrorCode::Forbidden, "only the owner moves the money of an account"));
+            }
+            _ => false,
+        };
+        if owner { Ok(()) } else { Err(Error::not_found("account", key)) }
+    }
+
+    /// The domain of an account that the caller may see.
+    async fn visible(&self, call: &Call, key: AccountKey) -> Result<DomainId> {
+        let hidden = || Error::not_found("account", key);
+        let reader = &self.work.reader;
+        let (domain, owners) = match key {
+            AccountKey::External | AccountKey::Fees => (self.domains.first()?.clone(), Vec::new()),
+            AccountKey::Consumer(id) => {
+                let found = reader.load::<Consumer>(&id.to_string()).await?.ok_or_else(hidden)?;
+                (found.value.domain, vec![Principal::Consumer(id)])
+            }
+            AccountKey::Provider(id) | AccountKey::Collateral(id) => {
+                let found = reader.load::<Provider>(&id.to_string()).await?.ok_or_else(hidden)?;
+                (found.value.domain, vec![Principal::Provider(id)])
+            }
+            AccountKey::Escrow(id) => {
+                let found = reader.load::<Allocation>(&id.to_string()).await?.ok_or_else(hidden)?.value;
+                (found.domain, parties(found.consumer, found.provider))
+            }
+            AccountKey::Held(id) => {
+                let found = reader.load::<Dispute>(&id.to_string()).await?.ok_or_else(hidden)?.value;
+                (found.domain, parties(found.consumer, found.provider))
+            }
+        };
+        if call.principal.is_operator() || owners.contains(&call.principal) {
+            Ok(domain)
+        } else {
+            Err(hidden())
+        }
+    }
+
+    async fn view(&self, domain: DomainId, key: AccountKey) -> Result<AccountView> {
+        let stored = self.work.reader.load::<Account>(&Account::id_of(&domain, &key)).await?;
+        let account = stored.map_or_else(|| Account::empty(domain.clone(), key), |stored| stored.value);
+        let mut balance = account.balance;
+        if key.is_summed() {
+            balance = balance.checked_add(self.unsealed(&domain, key).await?).ok_or_else(super::overflow)?;
+        }
+        let (balance, deficit) =
+            if key == AccountKey::External { (Amount::ZERO, balance) } else { (balance, Amount::ZERO) };
+        Ok(AccountView {
+            id: key,
+            domain,
+            balance,
+            deficit,
+            withdrawable: account.withdrawable,
+            sequence: account.sequence,
+        })
+    }
+
+    /// What transfers that no block carries yet add to a summed account: credits to `fees`, debits of `external`.
+    async fn unsealed(&self, domain: &DomainId, key: AccountKey) -> Result<Amount> {
+        let reader = &self.work.reader;
+        let markers = reader.list_all::<UnsealedMarker>(Filter::eq("domain", domain.as_str())).await?;
+        let ids: Vec<String> = markers
+            .into_iter()
+            .filter(|marker| marker.value.kind == UnsealedKind::Transfer)
+            .map(|marker| marker.value.id)
+            .collect();
+        let mut sum = Amount::ZERO;
+        for chunk in ids.chunks(500) {
+            for transfer in reader.list_all::<Transfer>(Filter::Ids(chunk.to_vec())).await? {
+                let transfer = transfer.value;
+                if (key == AccountKey::Fees && transfer.credit == key)
+                    || (key == AccountKey::External && transfer.debit == key)
+                {
+                    sum = sum.checked_add(transfer.amount).ok_or_else(super::overflow)?;
+                }
+            }
+        }
+        Ok(sum)
+    }
+}
+
+fn parties(consumer: ConsumerId, provider: ProviderId) -> Vec<Principal> {
+    vec![Principal::Consumer(consumer), Principal::Provider(provider)]
+}
+
+fn owner_of(key: AccountKey) -> Vec<String> {
+    match key {
+        AccountKey::Consumer(id) => vec![id.to_string()],
+        AccountKey::Provider(id) | AccountKey::Collateral(id) => vec![id.to_string()],
+        AccountKey::External | AccountKey::Fees | AccountKey::Escrow(_) | AccountKey::Held(_) => Vec::new(),
+    }
+}
+
+fn positive(amount: Amount) -> Result<()> {
+    if amount.is_zero() { Err(Error::field("amount", "must be more than zero")) } else { Ok(()) }
+}
