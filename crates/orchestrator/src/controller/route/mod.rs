@@ -9,7 +9,9 @@ mod docs;
 mod etag;
 mod events;
 mod health;
+mod jobs;
 mod keys;
+mod offerings;
 mod page;
 mod params;
 mod parties;
@@ -36,12 +38,14 @@ fn described() -> (Router<ApiState>, OpenApi) {
         .merge(health::routes())
         .merge(keys::routes())
         .merge(events::routes())
+        .merge(offerings::routes())
         .merge(parties::routes())
         .merge(units::routes())
         .merge(allocations::routes())
         .merge(credentials::routes())
         .merge(verdicts::routes())
         .merge(accounts::routes())
+        .merge(jobs::routes())
         .split_for_parts();
     docs::complete(&mut api);
     (router, api)

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    controller::worker::trigger::TriggerRegistry,
     core::{
         client::{cache::CacheClient, event_bus::EventFeed},
         market::quantity::Micros,
@@ -14,7 +15,10 @@ use crate::{
         access::{AuditService, CredentialService, KeyService},
         allocation::AllocationService,
         ledger::{accounts::AccountService, dispute::DisputeService},
+        job::JobService,
         market::MarketService,
+        pricing::PricingService,
+        scoring::{OfferingService, ReputationService},
         sla::{EvidenceService, OracleService, SlaService},
         work::Work,
     },
@@ -42,7 +46,7 @@ impl Default for ApiSettings {
         Self {
             body_limit: 1 << 20,
             timeout: Duration::from_secs(30),
-            rate_limit: 6_000,
+            rate_limit: 30_000,
             rate_window: Micros::from_secs(10),
             keep_alive: Duration::from_secs(15),
             drain: Duration::from_secs(10),
@@ -99,6 +103,16 @@ pub struct Services {
     pub accounts: AccountService,
     /// Disputes.
     pub disputes: DisputeService,
+    /// Ranked offerings.
+    pub offerings: OfferingService,
+    /// Reputations.
+    pub reputations: ReputationService,
+    /// The history of prices.
+    pub pricing: PricingService,
+    /// Jobs.
+    pub jobs: JobService,
+    /// Triggers.
+    pub triggers: Arc<TriggerRegistry>,
 }
 
 /// The state of the router: the services, shared.

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod allocation;
 pub mod common;
+pub mod job;
 pub mod ledger;
 pub mod offering;
 pub mod party;
