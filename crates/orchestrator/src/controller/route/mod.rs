@@ -1,1 +1,75 @@
-//! The HTTP API: one file per noun.
+//! The HTTP API: one file per noun. [`router`] is what is served, [`openapi`] what is said about it.
+
+mod accounts;
+mod allocations;
+mod body;
+mod caller;
+mod credentials;
+mod docs;
+mod etag;
+mod events;
+mod health;
+mod jobs;
+mod keys;
+mod offerings;
+mod page;
+mod params;
+mod parties;
+mod problem;
+mod serve;
+mod state;
+mod trace;
+mod units;
+mod verdicts;
+pub mod view;
+
+use axum::{Router, middleware};
+pub use problem::{PROBLEM_JSON, ProblemView};
+pub use serve::serve;
+pub use state::{ApiSettings, ApiState, Dependency, RenderMetrics, Services};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::error::ErrorCode;
+
+/// Every described route.
+fn described() -> (Router<ApiState>, OpenApi) {
+    let (router, mut api) = OpenApiRouter::with_openapi(docs::frame())
+        .merge(health::routes())
+        .merge(keys::routes())
+        .merge(events::routes())
+        .merge(offerings::routes())
+        .merge(parties::routes())
+        .merge(units::routes())
+        .merge(allocations::routes())
+        .merge(credentials::routes())
+        .merge(verdicts::routes())
+        .merge(accounts::routes())
+        .merge(jobs::routes())
+        .split_for_parts();
+    docs::complete(&mut api);
+    (router, api)
+}
+
+/// The API's description.
+#[must_use]
+pub fn openapi() -> OpenApi {
+    described().1
+}
+
+/// The whole API over its services.
+#[must_use]
+pub fn router(state: ApiState) -> Router {
+    let (router, api) = described();
+    router
+        .merge(docs::routes(&api))
+        .fallback(nothing_here)
+        .layer(middleware::from_fn_with_state(state.clone(), trace::limit_time))
+        .layer(middleware::from_fn(problem::render))
+        .layer(middleware::from_fn_with_state(state.clone(), trace::observe))
+        .with_state(state)
+}
+
+async fn nothing_here() -> problem::Problem {
+    problem::Problem::new(ErrorCode::NotFound, "there is nothing at this address; see /docs")
+}

@@ -56,7 +56,7 @@ schema! {
     /// `Oracle` documents.
     ORACLES = "oracles" {}
     /// `ApiKey` documents.
-    API_KEYS = "api_keys" {}
+    API_KEYS = "api_keys" { by_tenant("principal.id"); }
     /// `DataUnit` documents.
     UNITS = "units" { by_provider("provider"); by_updated("updated_at"); }
     /// When units must be looked at next.

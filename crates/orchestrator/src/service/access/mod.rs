@@ -1,4 +1,11 @@
-//! Credentials: S3 keys of an allocation, issued, rotated and taken away.
+//! Credentials: S3 keys of an allocation, issued, rotated and taken away. Beside them, who may come in at all: API keys,
+//! and the record of what was done with them.
+
+pub mod audit;
+pub mod keys;
+
+pub use audit::AuditService;
+pub use keys::{Authenticated, KeyService, KeySettings, NewKey};
 
 mod issue;
 mod trigger;

@@ -1,0 +1,179 @@
+//! `/accounts` and `/disputes`: money, and quarrels about it.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    caller::{Caller, Posted},
+    etag::{accepted, tagged},
+    page::{PageQuery, PageView},
+    params::{Named, Params},
+    problem::{Problem, Result},
+    state::ApiState,
+    view::ledger::{
+        AccountView, Contest, Decide, DepositView, DisputeView, MoveCollateral, MoveMoney, TransferView,
+    },
+};
+use crate::{
+    core::market::{
+        account::AccountKey,
+        ids::{AllocationId, DisputeId},
+    },
+    error::ErrorCode,
+};
+
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(get_account))
+        .routes(routes!(list_transfers))
+        .routes(routes!(deposit))
+        .routes(routes!(collateral))
+        .routes(routes!(withdraw))
+        .routes(routes!(open_dispute))
+        .routes(routes!(list_disputes))
+        .routes(routes!(get_dispute))
+        .routes(routes!(decide_dispute))
+}
+
+/// An account: `consumer:<id>`, `provider:<id>`, `collateral:<id>`, `escrow:<id>`, `held:<id>`, `fees` or `external`.
+#[utoipa::path(get, path = "/accounts/{id}", tag = "money", params(("id" = String, Path, description = "Account name")),
+    responses((status = 200, body = AccountView)))]
+async fn get_account(
+    State(state): State<ApiState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Named(key): Named<AccountKey>,
+) -> Result<Response> {
+    tagged(&headers, &AccountView::from(state.accounts.account(&caller.call, key).await?))
+}
+
+/// The account's transfers, newest first.
+#[utoipa::path(get, path = "/accounts/{id}/transfers", tag = "money",
+    params(("id" = String, Path, description = "Account name"), PageQuery),
+    responses((status = 200, body = PageView<TransferView>)))]
+async fn list_transfers(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Named(key): Named<AccountKey>,
+    Params(page): Params<PageQuery>,
+) -> Result<Json<PageView<TransferView>>> {
+    let (transfers, next) =
+        state.accounts.transfers(&caller.call, key, page.limit()?, page.after()?).await?;
+    Ok(Json(PageView::new(transfers, next)))
+}
+
+/// Deposits money on the local chain, as the chain watcher does elsewhere; for operators.
+#[utoipa::path(post, path = "/accounts/{id}/deposits", tag = "money", params(("id" = String, Path, description = "Account name")),
+    request_body = MoveMoney, responses((status = 201, body = DepositView)))]
+async fn deposit(
+    State(state): State<ApiState>,
+    Named(key): Named<AccountKey>,
+    posted: Posted<MoveMoney>,
+) -> Result<Response> {
+    let receipt = state.accounts.deposit(&posted.call, key, posted.body.amount.0).await?;
+    Ok(accepted(StatusCode::CREATED, DepositView::from(receipt)))
+}
+
+/// Posts a provider's collateral out of its earnings, or takes it back.
+#[utoipa::path(post, path = "/accounts/{id}/collateral", tag = "money",
+    params(("id" = String, Path, description = "`provider:<id>`")),
+    request_body = MoveCollateral, responses((status = 201, body = TransferView)))]
+async fn collateral(
+    State(state): State<ApiState>,
+    Named(key): Named<AccountKey>,
+    posted: Posted<MoveCollateral>,
+) -> Result<Response> {
+    let (AccountKey::Provider(provider) | AccountKey::Collateral(provider)) = key else {
+        return Err(Problem::at(ErrorCode::InvalidField, "account", "collateral is a provider's: `provider:<id>`"));
+    };
+    let Posted { call, body } = posted;
+    let moved = if body.release {
+        state.accounts.release_collateral(&call, provider, body.amount.0).await?
+    } else {
+        state.accounts.post_collateral(&call, provider, body.amount.0).await?
+    };
+    Ok(accepted(StatusCode::CREATED, TransferView::from(moved.value)))
+}
+
+/// Releases money for withdrawal: the next settled block lets its owner pull it from the chain.
+#[utoipa::path(post, path = "/accounts/{id}/withdrawals", tag = "money", params(("id" = String, Path, description = "Account name")),
+    request_body = MoveMoney, responses((status = 201, body = TransferView)))]
+async fn withdraw(
+    State(state): State<ApiState>,
+    Named(key): Named<AccountKey>,
+    posted: Posted<MoveMoney>,
+) -> Result<Response> {
+    let moved = state.accounts.withdraw(&posted.call, key, posted.body.amount.0).await?;
+    Ok(accepted(StatusCode::CREATED, TransferView::from(moved.value)))
+}
+
+/// Opens a dispute about the allocation; for its consumer and its provider.
+#[utoipa::path(post, path = "/allocations/{id}/dispute", tag = "money", params(("id" = String, Path, description = "Allocation id")),
+    request_body = Contest, responses((status = 201, body = DisputeView)))]
+async fn open_dispute(
+    State(state): State<ApiState>,
+    Named(id): Named<AllocationId>,
+    posted: Posted<Contest>,
+) -> Result<Response> {
+    let opened = state.disputes.open(&posted.call, posted.body.about(id)).await?;
+    Ok(accepted(StatusCode::CREATED, DisputeView::from(opened.value)))
+}
+
+/// Which disputes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DisputesQuery {
+    /// Only those about this allocation.
+    #[param(value_type = Option<String>)]
+    allocation: Option<AllocationId>,
+    /// Entries at most, 1 to 1,000.
+    limit: Option<u32>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// Disputes: one's own, or all for operators.
+#[utoipa::path(get, path = "/disputes", tag = "money", params(DisputesQuery),
+    responses((status = 200, body = PageView<DisputeView>)))]
+async fn list_disputes(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Params(query): Params<DisputesQuery>,
+) -> Result<Json<PageView<DisputeView>>> {
+    let page = PageQuery::new(query.limit, query.cursor);
+    let (disputes, next) =
+        state.disputes.list(&caller.call, query.allocation, page.limit()?, page.after()?).await?;
+    Ok(Json(PageView::new(disputes, next)))
+}
+
+/// One dispute.
+#[utoipa::path(get, path = "/disputes/{id}", tag = "money", params(("id" = String, Path, description = "Dispute id")),
+    responses((status = 200, body = DisputeView)))]
+async fn get_dispute(
+    State(state): State<ApiState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Named(id): Named<DisputeId>,
+) -> Result<Response> {
+    tagged(&headers, &DisputeView::from(state.disputes.get(&caller.call, id).await?))
+}
+
+/// Decides a dispute; for operators.
+#[utoipa::path(post, path = "/disputes/{id}/decide", tag = "money", params(("id" = String, Path, description = "Dispute id")),
+    request_body = Decide, responses((status = 200, body = DisputeView)))]
+async fn decide_dispute(
+    State(state): State<ApiState>,
+    Named(id): Named<DisputeId>,
+    posted: Posted<Decide>,
+) -> Result<Json<DisputeView>> {
+    let Posted { call, body } = posted;
+    Ok(Json(state.disputes.decide(&call, id, body.decision, &body.reason).await?.value.into()))
+}

@@ -1,0 +1,96 @@
+//! Strict JSON bodies: bounded, of the right content type, without unknown fields, and refused with the path of the
+//! field that is wrong.
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, header},
+};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+
+use super::problem::{Problem, Result};
+use crate::error::ErrorCode;
+
+/// Reads a body of at most `limit` bytes.
+///
+/// # Errors
+/// [`ErrorCode::BodyTooLarge`]; [`ErrorCode::MalformedBody`] when it breaks off.
+pub async fn read(headers: &HeaderMap, content: Body, limit: usize) -> Result<Bytes> {
+    let too_large = || {
+        Problem::new(
+            ErrorCode::BodyTooLarge,
+            format!("a body of this request has at most {limit} bytes; send less at a time"),
+        )
+    };
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse::<u64>().ok())
+        .unwrap_or(0);
+    if announced > u64::try_from(limit).unwrap_or(u64::MAX) {
+        return Err(too_large());
+    }
+    let mut stream = content.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| Problem::new(ErrorCode::MalformedBody, "the body broke off"))?;
+        if bytes.len().saturating_add(chunk.len()) > limit {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.into())
+}
+
+/// Reads JSON. An empty body counts as `{}`, for requests that need nothing.
+///
+/// # Errors
+/// [`ErrorCode::UnsupportedMediaType`]; [`ErrorCode::MalformedBody`] with the field's path.
+pub fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T> {
+    if bytes.is_empty() {
+        return decode(b"{}");
+    }
+    let json = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.split(';').next())
+        .map(|text| text.trim().to_ascii_lowercase())
+        .is_some_and(|kind| {
+            kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+        });
+    if !json {
+        return Err(Problem::new(ErrorCode::UnsupportedMediaType, "send `content-type: application/json`"));
+    }
+    decode(bytes)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        if inner.is_data() {
+            wrong(ErrorCode::MalformedBody, &path, &inner.to_string())
+        } else {
+            Problem::new(ErrorCode::MalformedBody, format!("the body is not JSON: {inner}"))
+        }
+    })?;
+    json.end().map_err(|_| Problem::new(ErrorCode::MalformedBody, "there is more after the JSON value"))?;
+    Ok(value)
+}
+
+/// A problem with the field that serde complained of: unknown, missing and double fields are named in its text only.
+pub fn wrong(code: ErrorCode, path: &str, text: &str) -> Problem {
+    let named = ["unknown field `", "missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| text.strip_prefix(start))
+        .and_then(|rest| rest.split('`').next());
+    let parent = if path == "." { "" } else { path };
+    let field = match named {
+        Some(name) if parent.is_empty() => name.to_owned(),
+        Some(name) if parent == name || parent.ends_with(&format!(".{name}")) => parent.to_owned(),
+        Some(name) => format!("{parent}.{name}"),
+        None => parent.to_owned(),
+    };
+    if field.is_empty() { Problem::new(code, text.to_owned()) } else { Problem::at(code, field, text) }
+}

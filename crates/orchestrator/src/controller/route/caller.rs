@@ -1,0 +1,178 @@
+//! Who calls: bearer authentication, the limit on requests per key, and the idempotency key of POST requests.
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use super::{
+    body,
+    problem::{Problem, Result},
+    state::ApiState,
+    trace::TraceId,
+};
+use crate::{
+    core::market::{ids::KeyId, party::Principal, quantity::Micros},
+    error::{Error, ErrorCode},
+    service::{
+        access::Authenticated,
+        work::{Call, RequestKey},
+    },
+};
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// The caller of a request that changes nothing.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// For the services.
+    pub call: Call,
+    /// The key that came in.
+    pub key: KeyId,
+}
+
+/// Refuses everybody but operators, where no service does.
+///
+/// # Errors
+/// [`ErrorCode::Forbidden`].
+pub fn operator(call: &Call) -> Result<()> {
+    if call.principal.is_operator() {
+        return Ok(());
+    }
+    Err(Problem::new(ErrorCode::Forbidden, "only an operator's key may do this"))
+}
+
+impl FromRequestParts<ApiState> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self> {
+        let trace_id = TraceId::from_request_parts(parts, state).await.unwrap_or_else(|never| match never {}).0;
+        let text = bearer(&parts.headers)?;
+        let Authenticated { key, principal } = state.keys.authenticate(text).await?;
+        limit_rate(state, key).await?;
+        Ok(Self { call: Call { principal, request: None, trace_id }, key })
+    }
+}
+
+/// A POST: its caller, with the idempotency key if one was given, and its body.
+#[derive(Debug)]
+pub struct Posted<T> {
+    /// For the services.
+    pub call: Call,
+    /// The body; for `T` without fields it may be left out.
+    pub body: T,
+}
+
+impl<T: DeserializeOwned + Send> FromRequest<ApiState> for Posted<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self> {
+        let (mut parts, content) = request.into_parts();
+        let Caller { mut call, .. } = Caller::from_request_parts(&mut parts, state).await?;
+        if let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) {
+            let name = query.split(['=', '&']).next().unwrap_or_default();
+            return Err(Problem::at(
+                ErrorCode::InvalidParameter,
+                name,
+                "this request takes its input in the body, not in the address",
+            ));
+        }
+        let key = idempotency_key(&parts.headers)?.map(str::to_owned);
+        let bytes = body::read(&parts.headers, content, state.settings.body_limit).await?;
+        if let Some(key) = key {
+            let id = request_id(&call.principal, parts.method.as_str(), parts.uri.path(), &key);
+            call.request = Some(RequestKey { id, fingerprint: hex::encode(Sha256::digest(&bytes)) });
+        }
+        let body = body::parse(&parts.headers, &bytes)?;
+        Ok(Self { call, body })
+    }
+}
+
+/// A hash over tenant, method, address and key: each part goes in with its length, so that none runs into the next.
+fn request_id(principal: &Principal, method: &str, path: &str, key: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [principal.tenant().as_str(), method, path, key] {
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    hex::encode(hash.finalize())
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str> {
+    let missing = || {
+        Problem::new(ErrorCode::Unauthenticated, "send your API key as `authorization: Bearer ork_…`")
+    };
+    let text = headers.get(header::AUTHORIZATION).ok_or_else(missing)?.to_str().map_err(|_| missing())?;
+    let (scheme, key) = text.split_once(' ').ok_or_else(missing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(missing());
+    }
+    Ok(key.trim())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
+    let wrong = || {
+        Problem::at(
+            ErrorCode::InvalidHeader,
+            IDEMPOTENCY_KEY,
+            "an idempotency key is given once and has 1 to 255 visible ASCII characters",
+        )
+    };
+    let mut all = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = all.next() else { return Ok(None) };
+    if all.next().is_some() {
+        return Err(wrong());
+    }
+    let text = value.to_str().map_err(|_| wrong())?;
+    if text.is_empty() || text.len() > 255 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(wrong());
+    }
+    Ok(Some(text))
+}
+
+/// Counts the key's requests in fixed windows. A cache that can't be reached limits nobody.
+async fn limit_rate(state: &ApiState, key: KeyId) -> Result<()> {
+    let settings = &state.settings;
+    let window = i64::try_from(settings.rate_window.get().max(1)).unwrap_or(i64::MAX);
+    let now = state.work.now().as_micros();
+    let number = now.div_euclid(window);
+    let counted = state.cache.increment(&format!("rate:{key}:{number}"), settings.rate_window).await;
+    match counted {
+        Ok(count) if count > settings.rate_limit => {
+            let left = number.saturating_add(1).saturating_mul(window).saturating_sub(now);
+            let seconds = Micros(u64::try_from(left).unwrap_or(0)).get().div_ceil(1_000_000).max(1);
+            Err(Problem::from(
+                Error::new(
+                    ErrorCode::RateLimited,
+                    format!("this key may send {} requests a window; try again later", settings.rate_limit),
+                )
+                .extra(serde_json::json!({ "retry_after_s": seconds })),
+            )
+            .retry_after(seconds))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => {
+            tracing::warn!(error = crate::error::chain(&error), "requests are not limited: no cache");
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::market::ids::{ConsumerId, Id};
+
+    #[test]
+    fn a_request_id_separates_tenants_addresses_and_keys() {
+        let a = Principal::Consumer(ConsumerId::from_uuid(uuid::Uuid::from_u128(1)));
+        let b = Principal::Consumer(ConsumerId::from_uuid(uuid::Uuid::from_u128(2)));
+        let base = request_id(&a, "POST", "/x", "k");
+        assert_eq!(base, request_id(&a, "POST", "/x", "k"));
+        assert_ne!(base, request_id(&b, "POST", "/x", "k"));
+        assert_ne!(base, request_id(&a, "POST", "/xk", ""));
+        assert_ne!(base, request_id(&a, "POST", "/", "xk"));
+    }
+}

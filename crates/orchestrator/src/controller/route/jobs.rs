@@ -1,0 +1,146 @@
+//! `/jobs` and `/triggers`: what the daemon does in the background; for operators.
+
+use axum::{
+    Json,
+    extract::State,
+    http::HeaderMap,
+    response::Response,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    caller::{Caller, Posted, operator},
+    etag::tagged,
+    page::{PageQuery, PageView},
+    params::{Named, Params},
+    problem::Result,
+    state::ApiState,
+    view::{
+        common::Nothing,
+        job::{CountsView, JobView, ReportView, TriggerView},
+    },
+};
+use crate::{
+    core::{
+        job::{JobKind, JobState},
+        market::ids::JobId,
+    },
+    service::job::admin::JobFilter,
+};
+
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(list_jobs))
+        .routes(routes!(count_jobs))
+        .routes(routes!(get_job))
+        .routes(routes!(retry_job))
+        .routes(routes!(verify_job))
+        .routes(routes!(cancel_job))
+        .routes(routes!(list_triggers))
+        .routes(routes!(fire_trigger))
+}
+
+/// Which jobs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct JobsQuery {
+    /// Of this kind.
+    #[param(value_type = Option<String>)]
+    kind: Option<JobKind>,
+    /// In this state.
+    #[param(value_type = Option<String>)]
+    state: Option<JobState>,
+    /// About this id.
+    subject: Option<String>,
+    /// Entries at most, 1 to 1,000.
+    limit: Option<u32>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// Jobs, newest first.
+#[utoipa::path(get, path = "/jobs", tag = "jobs", params(JobsQuery),
+    responses((status = 200, body = PageView<JobView>)))]
+async fn list_jobs(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Params(query): Params<JobsQuery>,
+) -> Result<Json<PageView<JobView>>> {
+    let page = PageQuery::new(query.limit, query.cursor);
+    let filter = JobFilter { kind: query.kind, state: query.state, subject: query.subject };
+    let (jobs, next) = state.jobs.list(&caller.call, filter, page.limit()?, page.after()?).await?;
+    Ok(Json(PageView::new(jobs, next)))
+}
+
+/// How many jobs there are, by state and kind.
+#[utoipa::path(get, path = "/jobs/counts", tag = "jobs", responses((status = 200, body = CountsView)))]
+async fn count_jobs(State(state): State<ApiState>, caller: Caller) -> Result<Json<CountsView>> {
+    Ok(Json(state.jobs.counts(&caller.call).await?.into()))
+}
+
+/// One job.
+#[utoipa::path(get, path = "/jobs/{id}", tag = "jobs", params(("id" = String, Path, description = "Job id")),
+    responses((status = 200, body = JobView)))]
+async fn get_job(
+    State(state): State<ApiState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Named(id): Named<JobId>,
+) -> Result<Response> {
+    tagged(&headers, &JobView::from(state.jobs.show(&caller.call, id).await?))
+}
+
+/// Gives a failed job its attempts back.
+#[utoipa::path(post, path = "/jobs/{id}/retry", tag = "jobs", params(("id" = String, Path, description = "Job id")),
+    request_body = inline(Option<Nothing>), responses((status = 200, body = JobView)))]
+async fn retry_job(
+    State(state): State<ApiState>,
+    Named(id): Named<JobId>,
+    posted: Posted<Nothing>,
+) -> Result<Json<JobView>> {
+    Ok(Json(state.jobs.retry(&posted.call, id).await?.into()))
+}
+
+/// Makes a job that waits for its verification due at once.
+#[utoipa::path(post, path = "/jobs/{id}/verify", tag = "jobs", params(("id" = String, Path, description = "Job id")),
+    request_body = inline(Option<Nothing>), responses((status = 200, body = JobView)))]
+async fn verify_job(
+    State(state): State<ApiState>,
+    Named(id): Named<JobId>,
+    posted: Posted<Nothing>,
+) -> Result<Json<JobView>> {
+    Ok(Json(state.jobs.verify_now(&posted.call, id).await?.into()))
+}
+
+/// Calls a job off that does not run.
+#[utoipa::path(post, path = "/jobs/{id}/cancel", tag = "jobs", params(("id" = String, Path, description = "Job id")),
+    request_body = inline(Option<Nothing>), responses((status = 200, body = JobView)))]
+async fn cancel_job(
+    State(state): State<ApiState>,
+    Named(id): Named<JobId>,
+    posted: Posted<Nothing>,
+) -> Result<Json<JobView>> {
+    Ok(Json(state.jobs.cancel(&posted.call, id).await?.into()))
+}
+
+/// The triggers of this process and what they did.
+#[utoipa::path(get, path = "/triggers", tag = "jobs", responses((status = 200, body = PageView<TriggerView>)))]
+async fn list_triggers(State(state): State<ApiState>, caller: Caller) -> Result<Json<PageView<TriggerView>>> {
+    operator(&caller.call)?;
+    Ok(Json(PageView::new(state.triggers.statuses(), None)))
+}
+
+/// Fires a trigger now and waits for its report. Triggers are idempotent, so that an idempotency key changes nothing.
+#[utoipa::path(post, path = "/triggers/{id}/fire", tag = "jobs", params(("id" = String, Path, description = "Trigger name")),
+    request_body = inline(Option<Nothing>), responses((status = 200, body = ReportView)))]
+async fn fire_trigger(
+    State(state): State<ApiState>,
+    Named(name): Named<String>,
+    posted: Posted<Nothing>,
+) -> Result<Json<ReportView>> {
+    operator(&posted.call)?;
+    Ok(Json(state.triggers.fire(&name).await?.into()))
+}

@@ -1,0 +1,135 @@
+//! What the routes work with: the services, and a few settings of the API itself.
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    controller::worker::trigger::TriggerRegistry,
+    core::{
+        client::{cache::CacheClient, event_bus::EventFeed},
+        market::quantity::Micros,
+    },
+    service::{
+        access::{AuditService, CredentialService, KeyService},
+        allocation::AllocationService,
+        ledger::{accounts::AccountService, dispute::DisputeService},
+        job::JobService,
+        market::MarketService,
+        pricing::PricingService,
+        scoring::{OfferingService, ReputationService},
+        sla::{EvidenceService, OracleService, SlaService},
+        work::Work,
+    },
+};
+
+/// Limits and times of the API.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// Largest body, in bytes.
+    pub body_limit: usize,
+    /// Longest time until an answer begins.
+    pub timeout: Duration,
+    /// Requests per key and window.
+    pub rate_limit: u64,
+    /// The window.
+    pub rate_window: Micros,
+    /// Time between the signs of life of an idle event stream.
+    pub keep_alive: Duration,
+    /// How long requests may go on after a shutdown began.
+    pub drain: Duration,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            body_limit: 1 << 20,
+            timeout: Duration::from_secs(30),
+            rate_limit: 30_000,
+            rate_window: Micros::from_secs(10),
+            keep_alive: Duration::from_secs(15),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Something that the service needs to be ready.
+#[async_trait]
+pub trait Dependency: Send + Sync + 'static {
+    /// Its name, for people.
+    fn name(&self) -> &str;
+
+    /// Whether it answers.
+    async fn check(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// Renders the metrics in Prometheus' text form.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// Everything that the routes use.
+pub struct Services {
+    /// Limits and times.
+    pub settings: ApiSettings,
+    /// Reads, ids and the present instant.
+    pub work: Work,
+    /// Counts requests per key.
+    pub cache: Arc<dyn CacheClient>,
+    /// Live events.
+    pub feed: Arc<dyn EventFeed>,
+    /// What must answer for the service to be ready.
+    pub dependencies: Vec<Arc<dyn Dependency>>,
+    /// Renders the metrics; `None` when no recorder is installed.
+    pub metrics: Option<RenderMetrics>,
+    /// Cancelled when the daemon shuts down: ends event streams.
+    pub closing: CancellationToken,
+    /// API keys.
+    pub keys: Arc<KeyService>,
+    /// The audit log.
+    pub audit: Arc<AuditService>,
+    /// Providers, consumers, units.
+    pub market: MarketService,
+    /// Allocations.
+    pub allocations: AllocationService,
+    /// S3 credentials.
+    pub credentials: CredentialService,
+    /// Oracles.
+    pub oracles: OracleService,
+    /// Evidence and its history.
+    pub evidence: EvidenceService,
+    /// Verdicts.
+    pub sla: SlaService,
+    /// Accounts.
+    pub accounts: AccountService,
+    /// Disputes.
+    pub disputes: DisputeService,
+    /// Ranked offerings.
+    pub offerings: OfferingService,
+    /// Reputations.
+    pub reputations: ReputationService,
+    /// The history of prices.
+    pub pricing: PricingService,
+    /// Jobs.
+    pub jobs: JobService,
+    /// Triggers.
+    pub triggers: Arc<TriggerRegistry>,
+}
+
+/// The state of the router: the services, shared.
+#[derive(Clone)]
+pub struct ApiState(Arc<Services>);
+
+impl ApiState {
+    /// Shares the services.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        Self(Arc::new(services))
+    }
+}
+
+impl Deref for ApiState {
+    type Target = Services;
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}

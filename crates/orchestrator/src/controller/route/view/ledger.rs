@@ -1,0 +1,217 @@
+//! Accounts, transfers and disputes.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::common::{Money, Time, word};
+use crate::{
+    core::market::{
+        account::Transfer,
+        dispute::{Dispute, DisputeKind},
+        ids::AllocationId,
+    },
+    service::ledger::{
+        accounts::{AccountView as Known, DepositReceipt},
+        dispute::{Decision, OpenDispute},
+    },
+};
+
+/// An account with its balances.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AccountView {
+    /// Its name.
+    #[schema(example = "consumer:cons_01890a5d96e27e3bbd1a2f3c4d5e6f70")]
+    pub id: String,
+    /// Its domain.
+    pub domain: String,
+    /// Money that can be moved inside the ledger.
+    pub balance: Money,
+    /// For `external` only: what deposits ever credited.
+    pub deficit: Money,
+    /// Money ever released for withdrawal.
+    pub withdrawable: Money,
+    /// Transfers that touched it.
+    pub sequence: u64,
+}
+
+impl From<Known> for AccountView {
+    fn from(account: Known) -> Self {
+        Self {
+            id: account.id.to_string(),
+            domain: account.domain.0,
+            balance: account.balance.into(),
+            deficit: account.deficit.into(),
+            withdrawable: account.withdrawable.into(),
+            sequence: account.sequence,
+        }
+    }
+}
+
+/// A movement of money.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TransferView {
+    /// Its id.
+    pub id: String,
+    /// Its domain.
+    pub domain: String,
+    /// What it is for.
+    #[schema(example = "fund")]
+    pub kind: String,
+    /// Where the money comes from.
+    pub debit: String,
+    /// Where it goes.
+    pub credit: String,
+    /// How much.
+    pub amount: Money,
+    /// What caused it.
+    pub subject: String,
+    /// When.
+    pub created_at: Time,
+}
+
+impl From<Transfer> for TransferView {
+    fn from(transfer: Transfer) -> Self {
+        Self {
+            id: transfer.id.to_string(),
+            domain: transfer.domain.0,
+            kind: word(&transfer.kind),
+            debit: transfer.debit.to_string(),
+            credit: transfer.credit.to_string(),
+            amount: transfer.amount.into(),
+            subject: transfer.subject,
+            created_at: transfer.created_at.into(),
+        }
+    }
+}
+
+/// A deposit on the chain, and its booking.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DepositView {
+    /// The deposit's index on the chain.
+    pub index: u64,
+    /// The booked transfer; `null` while it waits for confirmations.
+    pub transfer: Option<TransferView>,
+}
+
+impl From<DepositReceipt> for DepositView {
+    fn from(receipt: DepositReceipt) -> Self {
+        Self { index: receipt.index, transfer: receipt.transfer.map(TransferView::from) }
+    }
+}
+
+/// A sum of money to move.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoveMoney {
+    /// How much; not zero.
+    pub amount: Money,
+}
+
+/// Collateral to post or to take back.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoveCollateral {
+    /// How much; not zero.
+    pub amount: Money,
+    /// Takes it back.
+    #[serde(default)]
+    pub release: bool,
+}
+
+/// A dispute.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DisputeView {
+    /// Its id.
+    pub id: String,
+    /// Its domain.
+    pub domain: String,
+    /// The allocation.
+    pub allocation: String,
+    /// Who pays.
+    pub consumer: String,
+    /// Who earns.
+    pub provider: String,
+    /// `metering`, `billing` or `violation`.
+    pub kind: String,
+    /// The claim in words.
+    pub claim: String,
+    /// What it rests on.
+    pub evidence: Vec<String>,
+    /// What is held back.
+    pub held: Money,
+    /// `open`, `for_provider`, `for_consumer` or `lapsed`.
+    pub state: String,
+    /// Why it was decided as it was.
+    pub reason: Option<String>,
+    /// Who opened it.
+    pub opened_by: String,
+    /// Until when the operator may decide.
+    pub deadline: Time,
+    /// When it was opened.
+    pub created_at: Time,
+    /// When it was decided.
+    pub decided_at: Option<Time>,
+}
+
+impl From<Dispute> for DisputeView {
+    fn from(dispute: Dispute) -> Self {
+        Self {
+            id: dispute.id.to_string(),
+            domain: dispute.domain.0,
+            allocation: dispute.allocation.to_string(),
+            consumer: dispute.consumer.to_string(),
+            provider: dispute.provider.to_string(),
+            kind: word(&dispute.kind),
+            claim: dispute.claim,
+            evidence: dispute.evidence,
+            held: dispute.held.into(),
+            state: word(&dispute.state),
+            reason: dispute.reason,
+            opened_by: dispute.opened_by,
+            deadline: dispute.deadline.into(),
+            created_at: dispute.created_at.into(),
+            decided_at: dispute.decided_at.map(Time),
+        }
+    }
+}
+
+/// A dispute to open.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Contest {
+    /// `billing` or `metering` by a consumer, `violation` by a provider.
+    #[schema(value_type = String, example = "billing")]
+    pub kind: DisputeKind,
+    /// The claim in words, 1 to 2,000 characters.
+    pub claim: String,
+    /// What it rests on: at most 50 ids or hashes.
+    #[serde(default)]
+    pub evidence: Vec<String>,
+    /// What is contested.
+    pub amount: Money,
+}
+
+impl Contest {
+    /// For the service.
+    #[must_use]
+    pub fn about(self, allocation: AllocationId) -> OpenDispute {
+        OpenDispute {
+            allocation,
+            kind: self.kind,
+            claim: self.claim,
+            evidence: self.evidence,
+            amount: self.amount.0,
+        }
+    }
+}
+
+/// The operator's decision.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Decide {
+    /// In whose favour: `provider` or `consumer`.
+    #[schema(value_type = String, example = "consumer")]
+    pub decision: Decision,
+    /// Why.
+    pub reason: String,
+}
