@@ -1,1 +1,3 @@
 //! The background: job driver, triggers, relay, prober.
+
+pub mod prober;
