@@ -1,6 +1,7 @@
 //! Errors as they leave a service: a stable code, a text that a caller may read, and a source that only the log shows.
 
 mod code;
+mod lifecycle;
 
 use std::borrow::Cow;
 

@@ -43,7 +43,12 @@ pub struct ProbeFailure {
 #[async_trait]
 pub trait ProbeClient: Send + Sync + 'static {
     /// Writes an object.
-    async fn put(&self, target: &ProbeTarget, object: &str, body: Bytes) -> Result<ProbeReading, ProbeFailure>;
+    async fn put(
+        &self,
+        target: &ProbeTarget,
+        object: &str,
+        body: Bytes,
+    ) -> Result<ProbeReading, ProbeFailure>;
 
     /// Reads an object to its end and hashes it.
     async fn get(&self, target: &ProbeTarget, object: &str) -> Result<ProbeReading, ProbeFailure>;

@@ -59,11 +59,14 @@ schema! {
     API_KEYS = "api_keys" { by_tenant("principal.id"); }
     /// `DataUnit` documents.
     UNITS = "units" { by_provider("provider"); by_updated("updated_at"); }
+    /// When units must be looked at next.
+    UNIT_DUES = "unit_dues" { by_at("at"); }
     /// `Allocation` documents.
     ALLOCATIONS = "allocations" {
-        by_consumer("consumer"); by_provider("provider"); by_unit("unit"); by_state("state", "reserved_until"); }
+        by_consumer("consumer"); by_provider("provider"); by_unit("unit"); by_state("state", "reserved_until"); by_end("state", "ends_at"); }
     /// `Credential` documents.
-    CREDENTIALS = "credentials" { by_allocation("allocation"); by_state("state"); }
+    CREDENTIALS = "credentials" {
+        by_allocation("allocation"); by_state("state", "expires_at"); }
     /// `Account` documents.
     ACCOUNTS = "accounts" { by_domain("domain"); }
     /// `Transfer` documents.

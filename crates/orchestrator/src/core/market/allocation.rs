@@ -162,3 +162,228 @@ impl Entity for Allocation {
         self.id.to_string()
     }
 }
+
+/// What happens to an allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AllocationEvent {
+    /// The escrow came in.
+    Fund,
+    /// The consumer gave it up before it was provisioned.
+    Cancel,
+    /// It was not funded in time.
+    Expire,
+    /// The provider was asked and is at work.
+    StartProvisioning,
+    /// The provider is done.
+    Activate,
+    /// Provisioning gave up.
+    Fail,
+    /// The first reason to restrict it came up.
+    Restrict,
+    /// The last reason to restrict it is gone.
+    Unrestrict,
+    /// The consumer closed it, or its period ended.
+    Close,
+    /// The grace is over, keys and data are gone.
+    Purged,
+}
+
+/// A move that the lifecycle of allocations does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an allocation that is {} can't take {event:?}", .from.as_str())]
+pub struct InvalidAllocationTransition {
+    /// The state.
+    pub from: AllocationState,
+    /// The event.
+    pub event: AllocationEvent,
+}
+
+impl AllocationEvent {
+    /// Every event.
+    pub const ALL: [Self; 10] = [
+        Self::Fund,
+        Self::Cancel,
+        Self::Expire,
+        Self::StartProvisioning,
+        Self::Activate,
+        Self::Fail,
+        Self::Restrict,
+        Self::Unrestrict,
+        Self::Close,
+        Self::Purged,
+    ];
+}
+
+impl AllocationState {
+    /// Every state.
+    pub const ALL: [Self; 10] = [
+        Self::Reserved,
+        Self::Funded,
+        Self::Provisioning,
+        Self::Active,
+        Self::Restricted,
+        Self::Closing,
+        Self::Closed,
+        Self::Cancelled,
+        Self::Expired,
+        Self::Failed,
+    ];
+
+    /// The name that is stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Funded => "funded",
+            Self::Provisioning => "provisioning",
+            Self::Active => "active",
+            Self::Restricted => "restricted",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing can happen any more.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Closed | Self::Cancelled | Self::Expired | Self::Failed)
+    }
+
+    /// Whether it is in use: active, or read-only for a while.
+    #[must_use]
+    pub const fn is_in_use(self) -> bool {
+        matches!(self, Self::Active | Self::Restricted)
+    }
+
+    /// What the keys open in this state. There are no keys before it is active, hence nothing; while it closes, the
+    /// consumer may still fetch its data.
+    #[must_use]
+    pub const fn access(self) -> AccessState {
+        match self {
+            Self::Active => AccessState::Active,
+            Self::Restricted | Self::Closing => AccessState::Restricted,
+            Self::Reserved
+            | Self::Funded
+            | Self::Provisioning
+            | Self::Closed
+            | Self::Cancelled
+            | Self::Expired
+            | Self::Failed => AccessState::Expired,
+        }
+    }
+}
+
+/// The lifecycle of allocations.
+///
+/// # Errors
+/// [`InvalidAllocationTransition`] for every pair that is not listed.
+pub const fn transition(
+    from: AllocationState,
+    event: AllocationEvent,
+) -> Result<AllocationState, InvalidAllocationTransition> {
+    use AllocationEvent as E;
+    use AllocationState as S;
+    Ok(match (from, event) {
+        (S::Reserved, E::Fund) => S::Funded,
+        (S::Reserved | S::Funded, E::Cancel) => S::Cancelled,
+        (S::Reserved, E::Expire) => S::Expired,
+        (S::Funded, E::StartProvisioning) => S::Provisioning,
+        (S::Provisioning, E::Activate) | (S::Restricted, E::Unrestrict) => S::Active,
+        (S::Funded | S::Provisioning, E::Fail) => S::Failed,
+        (S::Active, E::Restrict) => S::Restricted,
+        (S::Active | S::Restricted, E::Close) => S::Closing,
+        (S::Closing, E::Purged) => S::Closed,
+        _ => return Err(InvalidAllocationTransition { from, event }),
+    })
+}
+
+impl Allocation {
+    /// Takes the event: state and access change together.
+    ///
+    /// # Errors
+    /// [`InvalidAllocationTransition`].
+    pub fn apply(
+        &mut self,
+        event: AllocationEvent,
+        now: Timestamp,
+    ) -> Result<(), InvalidAllocationTransition> {
+        self.state = transition(self.state, event)?;
+        self.access = self.state.access();
+        self.updated_at = now;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::{AllocationEvent as E, AllocationState as S, *};
+
+    const ALLOWED: [(S, E, S); 13] = [
+        (S::Reserved, E::Fund, S::Funded),
+        (S::Reserved, E::Cancel, S::Cancelled),
+        (S::Reserved, E::Expire, S::Expired),
+        (S::Funded, E::Cancel, S::Cancelled),
+        (S::Funded, E::StartProvisioning, S::Provisioning),
+        (S::Funded, E::Fail, S::Failed),
+        (S::Provisioning, E::Activate, S::Active),
+        (S::Provisioning, E::Fail, S::Failed),
+        (S::Active, E::Restrict, S::Restricted),
+        (S::Active, E::Close, S::Closing),
+        (S::Restricted, E::Unrestrict, S::Active),
+        (S::Restricted, E::Close, S::Closing),
+        (S::Closing, E::Purged, S::Closed),
+    ];
+
+    #[test]
+    fn every_state_and_event() {
+        for from in S::ALL {
+            for event in E::ALL {
+                let expected = ALLOWED.iter().find(|a| a.0 == from && a.1 == event).map(|a| a.2);
+                assert_eq!(transition(from, event).ok(), expected, "{from:?} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn terminal_states_take_nothing_and_open_nothing_and_the_others_can_end() {
+        for state in S::ALL {
+            let moves = E::ALL.iter().filter(|event| transition(state, **event).is_ok()).count();
+            assert_eq!(moves == 0, state.is_terminal(), "{state:?}");
+            assert!(!state.is_terminal() || state.access() == AccessState::Expired, "{state:?}");
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        #[test]
+        fn random_events_keep_to_the_graph(events in prop::collection::vec(0..E::ALL.len(), 0..60)) {
+            let mut state = S::Reserved;
+            let mut seen = BTreeSet::from([state]);
+            for index in events {
+                let before = state;
+                match transition(state, E::ALL[index]) {
+                    Ok(next) => state = next,
+                    Err(error) => prop_assert_eq!(error.from, before),
+                }
+                prop_assert!(!before.is_terminal() || state == before);
+                seen.insert(state);
+            }
+            // No money without funding, no use without provisioning, no end of use without closing.
+            if seen.contains(&S::Active) {
+                prop_assert!(seen.contains(&S::Funded) && seen.contains(&S::Provisioning));
+                prop_assert!(!seen.contains(&S::Cancelled) && !seen.contains(&S::Failed) && !seen.contains(&S::Expired));
+            }
+            if seen.contains(&S::Closed) {
+                prop_assert!(seen.contains(&S::Closing) && seen.contains(&S::Active));
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ids::{ProviderId, UnitId},
-    quantity::{Bytes, Timestamp},
+    quantity::{Bytes, Micros, Timestamp},
     terms::{DomainId, PriceBounds, PriceTerms, SlaTerms},
 };
 use crate::core::client::{
@@ -139,5 +139,139 @@ impl Entity for DataUnit {
     const COLLECTION: Collection = schema::UNITS;
     fn document_id(&self) -> String {
         self.id.to_string()
+    }
+}
+
+/// What happens to a unit's mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UnitEvent {
+    /// A maintenance window begins.
+    BeginMaintenance,
+    /// The maintenance window is over.
+    EndMaintenance,
+    /// It is to be taken out.
+    Decommission,
+    /// The last allocation is gone.
+    Emptied,
+}
+
+/// A move that the lifecycle of units does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUnitTransition {
+    /// The mode does not take the event.
+    #[error("a unit that is {from} can't take {event:?}")]
+    NotAllowed {
+        /// The mode.
+        from: &'static str,
+        /// The event.
+        event: UnitEvent,
+    },
+    /// Allocations still hold capacity.
+    #[error("a unit with {live} live allocations can't be decommissioned yet")]
+    StillInUse {
+        /// How many.
+        live: i64,
+    },
+}
+
+impl UnitMode {
+    /// Every mode.
+    pub const ALL: [Self; 4] = [Self::Open, Self::Maintenance, Self::Decommissioning, Self::Decommissioned];
+
+    /// The name that is stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Maintenance => "maintenance",
+            Self::Decommissioning => "decommissioning",
+            Self::Decommissioned => "decommissioned",
+        }
+    }
+}
+
+impl UnitEvent {
+    /// Every event.
+    pub const ALL: [Self; 4] =
+        [Self::BeginMaintenance, Self::EndMaintenance, Self::Decommission, Self::Emptied];
+}
+
+/// The lifecycle of a unit's mode; `live` is the number of allocations that hold capacity. Coming back from maintenance
+/// needs no memory, because the shown state is derived from the allocations.
+///
+/// # Errors
+/// [`InvalidUnitTransition`] for every pair that is not listed, and while allocations keep the unit from going.
+pub const fn transition(
+    from: UnitMode,
+    event: UnitEvent,
+    live: i64,
+) -> Result<UnitMode, InvalidUnitTransition> {
+    use UnitEvent as E;
+    use UnitMode as M;
+    Ok(match (from, event) {
+        (M::Open, E::BeginMaintenance) => M::Maintenance,
+        (M::Maintenance, E::EndMaintenance) => M::Open,
+        (M::Open | M::Maintenance, E::Decommission) => M::Decommissioning,
+        (M::Decommissioning, E::Emptied) if live > 0 => {
+            return Err(InvalidUnitTransition::StillInUse { live });
+        }
+        (M::Decommissioning, E::Emptied) => M::Decommissioned,
+        _ => return Err(InvalidUnitTransition::NotAllowed { from: from.as_str(), event }),
+    })
+}
+
+impl MaintenanceWindow {
+    /// How long before its begin a window must be announced to be left out of the SLA.
+    pub const NOTICE: Micros = Micros::from_secs(24 * 3_600);
+
+    /// Whether it was announced early enough to be left out of the SLA; the cap per month is the verdict's business.
+    #[must_use]
+    pub fn is_excluded(&self) -> bool {
+        self.announced_at.plus(Self::NOTICE) <= self.from
+    }
+
+    /// Whether it covers the instant.
+    #[must_use]
+    pub fn contains(&self, at: Timestamp) -> bool {
+        self.from <= at && at < self.to
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mode_and_event() {
+        use UnitEvent as E;
+        use UnitMode as M;
+        let allowed = [
+            (M::Open, E::BeginMaintenance, M::Maintenance),
+            (M::Maintenance, E::EndMaintenance, M::Open),
+            (M::Open, E::Decommission, M::Decommissioning),
+            (M::Maintenance, E::Decommission, M::Decommissioning),
+            (M::Decommissioning, E::Emptied, M::Decommissioned),
+        ];
+        for from in M::ALL {
+            for event in E::ALL {
+                let expected = allowed.iter().find(|a| a.0 == from && a.1 == event).map(|a| a.2);
+                assert_eq!(transition(from, event, 0).ok(), expected, "{from:?} {event:?}");
+            }
+        }
+        assert_eq!(
+            transition(M::Decommissioning, E::Emptied, 2),
+            Err(InvalidUnitTransition::StillInUse { live: 2 })
+        );
+    }
+
+    #[test]
+    fn notice_of_exactly_a_day_counts() {
+        let from = Timestamp::EPOCH.plus(MaintenanceWindow::NOTICE);
+        let window =
+            MaintenanceWindow { announced_at: Timestamp::EPOCH, from, to: from.plus(Micros::from_secs(1)) };
+        assert!(window.is_excluded());
+        assert!(!MaintenanceWindow { announced_at: Timestamp(1), ..window }.is_excluded());
+        assert!(window.contains(from));
+        assert!(!window.contains(window.to));
     }
 }

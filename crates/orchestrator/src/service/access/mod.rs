@@ -7,27 +7,24 @@ pub mod keys;
 pub use audit::AuditService;
 pub use keys::{Authenticated, KeyService, KeySettings, NewKey};
 
+mod issue;
+mod trigger;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+pub use trigger::ExpireCredentials;
 
-use super::{
-    market::{Listing, PageRequest},
-    work::{Answer, Call, Work},
-};
-use crate::{
-    core::{
-        client::{
-            clock::{Clock, Entropy},
-            vault::Vault,
-        },
-        market::{
-            credential::{Credential, Permissions},
-            ids::{AllocationId, CredentialId},
-            quantity::{Micros, Timestamp},
-        },
+use super::work::Work;
+use crate::core::{
+    client::{
+        clock::{Clock, Entropy},
+        vault::Vault,
     },
-    error::{Error, ErrorCode, Result},
+    market::{
+        credential::{Credential, Permissions},
+        quantity::{Micros, Timestamp},
+    },
 };
 
 /// What the service is tuned by.
@@ -102,45 +99,5 @@ impl CredentialService {
         settings: AccessSettings,
     ) -> Self {
         Self { work, vault, entropy, clock, settings }
-    }
-}
-
-#[expect(
-    missing_docs,
-    clippy::missing_errors_doc,
-    clippy::unused_async,
-    unused_variables,
-    reason = "signatures first"
-)]
-impl CredentialService {
-    pub async fn issue(
-        &self,
-        call: &Call,
-        allocation: AllocationId,
-        request: IssueCredential,
-    ) -> Result<IssuedCredential> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn rotate(
-        &self,
-        call: &Call,
-        id: CredentialId,
-        request: RotateCredential,
-    ) -> Result<IssuedCredential> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn revoke(&self, call: &Call, id: CredentialId) -> Result<Answer<Credential>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn get(&self, call: &Call, id: CredentialId) -> Result<Credential> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn list(
-        &self,
-        call: &Call,
-        allocation: AllocationId,
-        page: PageRequest,
-    ) -> Result<Listing<Credential>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
     }
 }

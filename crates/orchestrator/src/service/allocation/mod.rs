@@ -1,25 +1,27 @@
 //! Allocations: reserve, fund, renew, close and what else happens to a consumer's part of a unit.
 
+pub(in crate::service) mod change;
+mod close;
+pub(in crate::service) mod fund;
 mod input;
 mod port;
+mod reconcile;
+mod reserve;
+mod restrict;
+mod trigger;
 
+pub use change::{Counters, marker, record};
 pub use input::{AllocationQuery, RenewRequest, ReserveRequest, Target};
 pub use port::{FinalSettlement, OfferingPicker};
+pub use reconcile::{Reconcile, ReconcileSettings};
+pub use reserve::{EXPIRE_RESERVATIONS, TRIGGER_QUEUE};
+pub use restrict::{impose, lift};
+pub use trigger::{EndPeriods, ExpireReservations};
 
 use std::sync::Arc;
 
-use super::{
-    market::{Listing, PageRequest},
-    work::{Answer, Call, Work},
-};
-use crate::{
-    core::market::{
-        allocation::{Allocation, RestrictReason},
-        ids::AllocationId,
-        quantity::Micros,
-    },
-    error::{Error, ErrorCode, Result},
-};
+use super::work::Work;
+use crate::core::market::quantity::Micros;
 
 /// What the service is tuned by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,62 +57,5 @@ impl AllocationService {
     #[must_use]
     pub fn new(work: Work, offerings: Arc<dyn OfferingPicker>, settings: AllocationSettings) -> Self {
         Self { work, offerings, settings }
-    }
-}
-
-#[expect(
-    missing_docs,
-    clippy::missing_errors_doc,
-    clippy::unused_async,
-    unused_variables,
-    reason = "signatures first"
-)]
-impl AllocationService {
-    pub async fn reserve(&self, call: &Call, request: ReserveRequest) -> Result<Answer<Allocation>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn get(&self, call: &Call, id: AllocationId) -> Result<Allocation> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn list(
-        &self,
-        call: &Call,
-        query: AllocationQuery,
-        page: PageRequest,
-    ) -> Result<Listing<Allocation>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn fund(&self, call: &Call, id: AllocationId) -> Result<Answer<Allocation>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn cancel(&self, call: &Call, id: AllocationId) -> Result<Answer<Allocation>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn close(&self, call: &Call, id: AllocationId) -> Result<Answer<Allocation>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn renew(
-        &self,
-        call: &Call,
-        id: AllocationId,
-        request: RenewRequest,
-    ) -> Result<Answer<Allocation>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn restrict(
-        &self,
-        call: &Call,
-        id: AllocationId,
-        reason: RestrictReason,
-    ) -> Result<Answer<Allocation>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn unrestrict(
-        &self,
-        call: &Call,
-        id: AllocationId,
-        reason: RestrictReason,
-    ) -> Result<Answer<Allocation>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
     }
 }

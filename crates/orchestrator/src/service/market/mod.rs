@@ -1,22 +1,22 @@
 //! Providers, consumers and data units: registration, terms and the units' lifecycle.
 
+mod bootstrap;
 mod input;
+mod maintenance;
+mod party;
+mod unit;
+mod validate;
 
+pub use bootstrap::{DefaultMarket, ensure_default_market};
 pub use input::{
     Listing, MaintenanceRequest, NewConsumer, NewProvider, NewUnit, PageRequest, TermsUpdate, UnitQuery,
 };
+pub use maintenance::{UnitDue, UnitMaintenance};
+pub(in crate::service) use party::list;
+pub(in crate::service) use validate::size;
 
-use super::work::{Answer, Call, Work};
-use crate::{
-    core::market::{
-        ids::{ConsumerId, ProviderId, UnitId},
-        party::{Consumer, Provider},
-        quantity::{Micros, Timestamp},
-        terms::DomainId,
-        unit::DataUnit,
-    },
-    error::{Error, ErrorCode, Result},
-};
+use super::work::Work;
+use crate::core::market::{quantity::Micros, terms::DomainId};
 
 /// What the market's service is tuned by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,72 +47,5 @@ impl MarketService {
     #[must_use]
     pub const fn new(work: Work, settings: MarketSettings) -> Self {
         Self { work, settings }
-    }
-}
-
-#[expect(
-    missing_docs,
-    clippy::missing_errors_doc,
-    clippy::unused_async,
-    unused_variables,
-    reason = "signatures first"
-)]
-impl MarketService {
-    pub async fn register_provider(&self, call: &Call, new: NewProvider) -> Result<Answer<Provider>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn provider(&self, call: &Call, id: ProviderId) -> Result<Provider> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn providers(&self, call: &Call, page: PageRequest) -> Result<Listing<Provider>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn register_consumer(&self, call: &Call, new: NewConsumer) -> Result<Answer<Consumer>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn consumer(&self, call: &Call, id: ConsumerId) -> Result<Consumer> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn consumers(&self, call: &Call, page: PageRequest) -> Result<Listing<Consumer>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn register_unit(&self, call: &Call, new: NewUnit) -> Result<Answer<DataUnit>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn unit(&self, call: &Call, id: UnitId) -> Result<DataUnit> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn units(&self, call: &Call, query: UnitQuery, page: PageRequest) -> Result<Listing<DataUnit>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn update_terms(
-        &self,
-        call: &Call,
-        id: UnitId,
-        update: TermsUpdate,
-    ) -> Result<Answer<DataUnit>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn announce_maintenance(
-        &self,
-        call: &Call,
-        id: UnitId,
-        window: MaintenanceRequest,
-    ) -> Result<Answer<DataUnit>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn begin_maintenance(
-        &self,
-        call: &Call,
-        id: UnitId,
-        until: Timestamp,
-    ) -> Result<Answer<DataUnit>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn end_maintenance(&self, call: &Call, id: UnitId) -> Result<Answer<DataUnit>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
-    }
-    pub async fn decommission(&self, call: &Call, id: UnitId) -> Result<Answer<DataUnit>> {
-        Err(Error::new(ErrorCode::NotSupported, "not built yet"))
     }
 }

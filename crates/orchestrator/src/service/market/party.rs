@@ -1,0 +1,147 @@
+//! Providers and consumers.
+
+use super::{Listing, MarketService, NewConsumer, NewProvider, PageRequest, validate};
+use crate::{
+    core::{
+        client::database::{Changeset, Entity, Filter, Query, ReaderExt},
+        market::{
+            event::Audience,
+            ids::{ConsumerId, ProviderId},
+            party::{Consumer, Principal, Provider},
+            terms::DomainId,
+        },
+    },
+    error::{Error, ErrorCode, Result},
+    service::{
+        outbox,
+        work::{Answer, Call, Draft, Work},
+    },
+};
+
+impl MarketService {
+    /// Registers a provider; for operators.
+    ///
+    /// # Errors
+    /// `Forbidden`; `InvalidField`; those of [`Work::run`].
+    pub async fn register_provider(&self, call: &Call, new: NewProvider) -> Result<Answer<Provider>> {
+        operators_only(call, "register providers")?;
+        validate::name("name", &new.name)?;
+        let domain = self.domain(new.domain)?;
+        let compute = || async {
+            let provider = Provider {
+                id: self.work.ids.next(),
+                name: new.name.clone(),
+                domain: domain.clone(),
+                adapter: new.adapter.clone(),
+                created_at: self.work.now(),
+            };
+            let mut changes = Changeset::new();
+            changes.insert(&provider);
+            registered(&mut changes, &self.work, "provider.registered", &provider.id.to_string());
+            Ok(Draft::new(changes, provider))
+        };
+        self.work.run(call, "provider.register", compute).await
+    }
+
+    /// A provider: itself, or any for operators.
+    ///
+    /// # Errors
+    /// `NotFound`; database errors.
+    pub async fn provider(&self, call: &Call, id: ProviderId) -> Result<Provider> {
+        if !call.principal.is_operator() && call.principal != Principal::Provider(id) {
+            return Err(Error::not_found("provider", id));
+        }
+        self.stored_provider(id).await
+    }
+
+    /// All providers; for operators.
+    ///
+    /// # Errors
+    /// `Forbidden`; database errors.
+    pub async fn providers(&self, call: &Call, page: PageRequest) -> Result<Listing<Provider>> {
+        operators_only(call, "list providers")?;
+        list(&self.work, Filter::All, page).await
+    }
+
+    /// Registers a consumer; for operators.
+    ///
+    /// # Errors
+    /// `Forbidden`; `InvalidField`; those of [`Work::run`].
+    pub async fn register_consumer(&self, call: &Call, new: NewConsumer) -> Result<Answer<Consumer>> {
+        operators_only(call, "register consumers")?;
+        validate::name("name", &new.name)?;
+        let domain = self.domain(new.domain)?;
+        let compute = || async {
+            let consumer = Consumer {
+                id: self.work.ids.next(),
+                name: new.name.clone(),
+                domain: domain.clone(),
+                created_at: self.work.now(),
+            };
+            let mut changes = Changeset::new();
+            changes.insert(&consumer);
+            registered(&mut changes, &self.work, "consumer.registered", &consumer.id.to_string());
+            Ok(Draft::new(changes, consumer))
+        };
+        self.work.run(call, "consumer.register", compute).await
+    }
+
+    /// A consumer: itself, or any for operators.
+    ///
+    /// # Errors
+    /// `NotFound`; database errors.
+    pub async fn consumer(&self, call: &Call, id: ConsumerId) -> Result<Consumer> {
+        if !call.principal.is_operator() && call.principal != Principal::Consumer(id) {
+            return Err(Error::not_found("consumer", id));
+        }
+        let stored = self.work.reader.load::<Consumer>(&id.to_string()).await?;
+        stored.map(|stored| stored.value).ok_or_else(|| Error::not_found("consumer", id))
+    }
+
+    /// All consumers; for operators.
+    ///
+    /// # Errors
+    /// `Forbidden`; database errors.
+    pub async fn consumers(&self, call: &Call, page: PageRequest) -> Result<Listing<Consumer>> {
+        operators_only(call, "list consumers")?;
+        list(&self.work, Filter::All, page).await
+    }
+
+    pub(super) async fn stored_provider(&self, id: ProviderId) -> Result<Provider> {
+        let stored = self.work.reader.load::<Provider>(&id.to_string()).await?;
+        stored.map(|stored| stored.value).ok_or_else(|| Error::not_found("provider", id))
+    }
+
+    fn domain(&self, wanted: Option<DomainId>) -> Result<DomainId> {
+        let domain = wanted.unwrap_or_else(DomainId::local);
+        if self.settings.domains.contains(&domain) {
+            return Ok(domain);
+        }
+        let known: Vec<_> = self.settings.domains.iter().map(DomainId::as_str).collect();
+        Err(Error::field("domain", format!("this market settles in: {}", known.join(", "))))
+    }
+}
+
+/// Refuses everybody but operators and the daemon itself.
+pub(super) fn operators_only(call: &Call, what: &str) -> Result<()> {
+    if call.principal.is_operator() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::Forbidden, format!("only operators may {what}")))
+}
+
+/// One page of a collection, by id.
+pub(in crate::service) async fn list<T: Entity>(
+    work: &Work,
+    filter: Filter,
+    page: PageRequest,
+) -> Result<Listing<T>> {
+    let query = Query::new(T::COLLECTION).filter(filter).limit(page.limit.clamp(1, 1_000)).after(page.after);
+    let (items, next) = work.reader.list::<T>(query).await?;
+    Ok(Listing { items: items.into_iter().map(|stored| stored.value).collect(), next })
+}
+
+fn registered(changes: &mut Changeset, work: &Work, kind: &str, id: &str) {
+    let audience = Audience::Tenants(vec![id.to_owned()]);
+    outbox::event(changes, &work.ids, kind, id, audience, serde_json::json!({}));
+}

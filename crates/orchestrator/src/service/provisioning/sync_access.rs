@@ -1,0 +1,70 @@
+//! Brings an allocation's access at the provider in line with its access state: by level, not by what happened, so that
+//! a lost or repeated job does no harm.
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::desk::{Desk, known};
+use crate::{
+    core::{
+        client::{database::Changeset, provider::AccessLevel},
+        job::JobKind,
+        market::{allocation::AccessState, quantity::Micros},
+    },
+    error::Error,
+    service::{
+        job::{JobContext, JobError, JobHandler, Policy, Processed},
+        outbox,
+    },
+};
+
+/// The handler of `sync_access`.
+pub struct SyncAccess {
+    desk: Desk,
+}
+
+impl SyncAccess {
+    /// A handler over the given ports.
+    #[must_use]
+    pub const fn new(desk: Desk) -> Self {
+        Self { desk }
+    }
+}
+
+#[async_trait]
+impl JobHandler for SyncAccess {
+    fn kind(&self) -> JobKind {
+        JobKind::SyncAccess
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            mutates_subject: true,
+            max_attempts: 30,
+            max_delay: Micros::from_secs(300),
+            ..Policy::default()
+        }
+    }
+
+    async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
+        let allocation = self.desk.allocation(context.job()).await?.value;
+        if allocation.activated_at.is_some() && !allocation.state.is_terminal() {
+            let level = match allocation.access {
+                AccessState::Active => AccessLevel::Full,
+                AccessState::Restricted => AccessLevel::ReadOnly,
+                AccessState::Expired => AccessLevel::None,
+            };
+            let client = self.desk.client(allocation.provider).await?;
+            known(client.restrict(allocation.id, context.generation(), level).await)?;
+        }
+        Ok(Processed::Done(Changeset::new()))
+    }
+
+    async fn on_failed(&self, context: &dyn JobContext, error: &Error) -> Result<Changeset, JobError> {
+        let mut changes = Changeset::new();
+        let subject = format!("the access of {} could not be changed", context.job().subject);
+        let body = json!({"allocation": context.job().subject, "error": error.to_string()});
+        outbox::alert(&mut changes, &self.desk.work.ids, subject, body);
+        Ok(changes)
+    }
+}
