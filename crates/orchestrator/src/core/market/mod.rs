@@ -14,6 +14,7 @@ pub mod offering;
 pub mod party;
 pub mod quantity;
 pub mod score;
+pub mod state;
 pub mod terms;
 pub mod unit;
 pub mod verdict;
