@@ -128,6 +128,72 @@ pub enum JobState {
     Cancelled,
 }
 
+impl JobState {
+    /// Every state.
+    pub const ALL: [Self; 9] = [
+        Self::Created,
+        Self::Running,
+        Self::PendingVerification,
+        Self::Verifying,
+        Self::Completed,
+        Self::PendingRetry,
+        Self::VerificationFailed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The name that is stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::PendingVerification => "pending_verification",
+            Self::Verifying => "verifying",
+            Self::Completed => "completed",
+            Self::PendingRetry => "pending_retry",
+            Self::VerificationFailed => "verification_failed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing happens any more by itself.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl Phase {
+    /// The name that is stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Verify => "verify",
+        }
+    }
+
+    /// The states from which a job is claimed for this phase.
+    #[must_use]
+    pub const fn claimable(self) -> &'static [JobState] {
+        match self {
+            Self::Process => &[JobState::Created, JobState::PendingRetry, JobState::VerificationFailed],
+            Self::Verify => &[JobState::PendingVerification],
+        }
+    }
+
+    /// The state of a job while this phase runs.
+    #[must_use]
+    pub const fn active(self) -> JobState {
+        match self {
+            Self::Process => JobState::Running,
+            Self::Verify => JobState::Verifying,
+        }
+    }
+}
+
 /// A journalled effect on the outside: written before it is tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effect {
@@ -184,6 +250,9 @@ pub struct Job {
     pub lease_until: Option<i64>,
     /// The subject's generation that the running attempt holds; 0 for kinds that don't mutate.
     pub generation: u64,
+    /// Since when the phase answers "not so far", if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub polling_since: Option<Timestamp>,
     /// What it was asked.
     pub input: Value,
     /// What the process phase left for verification, and the result.
@@ -269,6 +338,7 @@ impl NewJob {
             lease_token: 0,
             lease_until: None,
             generation: 0,
+            polling_since: None,
             input: self.input,
             output: Value::Null,
             effects: BTreeMap::new(),

@@ -10,6 +10,7 @@ use crate::core::{
         scheduler::OneTimeSchedule,
         schema::{self, Collection},
     },
+    job::JobKind,
     market::{
         event::{Audience, DomainEvent},
         ids::{EventId, IdGenerator},
@@ -39,14 +40,27 @@ pub enum Outgoing {
     },
     /// To the scheduler.
     Schedule(OneTimeSchedule),
+    /// A job that was given up, or the bytes of a poison message, to the dead letters.
+    DeadLetter {
+        /// The kind of the job.
+        kind: JobKind,
+        /// The job's id, or the bytes.
+        body: String,
+    },
 }
+
+/// The mark of a row that waits to be sent.
+pub const WAITING: i64 = 1;
+
+/// The mark of a row that could not be sent, time and again: it is kept for a person to look at.
+pub const QUARANTINED: i64 = -1;
 
 /// A row of the outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutboxRow {
     /// Its id; sorts by time.
     pub id: EventId,
-    /// 1 until it is sent, then `None`: the relay searches for it.
+    /// [`WAITING`] until it is sent, then `None`; [`QUARANTINED`] once the relay gave it up. The relay searches for it.
     pub unsent: Option<i64>,
     /// When it was sent, in microseconds.
     pub sent_at: Option<i64>,
@@ -69,7 +83,7 @@ impl Entity for OutboxRow {
 pub fn send(changes: &mut Changeset, ids: &IdGenerator, outgoing: Outgoing) {
     let row = OutboxRow {
         id: ids.next(),
-        unsent: Some(1),
+        unsent: Some(WAITING),
         sent_at: None,
         attempts: 0,
         outgoing,
@@ -92,7 +106,14 @@ pub fn event(
     let event =
         DomainEvent { id, kind: kind.to_owned(), subject: subject.to_string(), audience, data, at: now };
     let outgoing = Outgoing::Event(event);
-    changes.insert(&OutboxRow { id, unsent: Some(1), sent_at: None, attempts: 0, outgoing, created_at: now });
+    changes.insert(&OutboxRow {
+        id,
+        unsent: Some(WAITING),
+        sent_at: None,
+        attempts: 0,
+        outgoing,
+        created_at: now,
+    });
 }
 
 /// Adds an alert to people to a changeset.
@@ -102,7 +123,7 @@ pub fn alert(changes: &mut Changeset, ids: &IdGenerator, subject: String, body: 
     let outgoing = Outgoing::Alert { topic: ALERT_TOPIC.to_owned(), notification };
     changes.insert(&OutboxRow {
         id,
-        unsent: Some(1),
+        unsent: Some(WAITING),
         sent_at: None,
         attempts: 0,
         outgoing,

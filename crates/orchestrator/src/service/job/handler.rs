@@ -29,6 +29,8 @@ pub struct Policy {
     pub max_delay: Micros,
     /// Longest run of one phase.
     pub timeout: Micros,
+    /// How long [`JobError::PollAgain`] may go on in one phase before it counts as a failed attempt.
+    pub max_polling: Micros,
     /// How many run at once in this process.
     pub concurrency: usize,
     /// Whether it changes its subject at a provider: then one at a time per subject, under a generation of its own.
@@ -44,6 +46,7 @@ impl Default for Policy {
             base_delay: Micros::from_millis(200),
             max_delay: Micros::from_secs(60),
             timeout: Micros::from_secs(30),
+            max_polling: Micros::from_secs(3_600),
             concurrency: 16,
             mutates_subject: false,
         }

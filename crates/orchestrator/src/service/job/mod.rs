@@ -1,7 +1,30 @@
-//! The job engine: handlers, claims, leases, retries, triggers.
+//! The job engine: handlers, claims, leases, retries, triggers. `controller::worker` drives it.
+//!
+//! - [`engine`] claims due jobs and starts them, bounded per kind; `claim` words the claims.
+//! - `runner` carries one claimed job through one phase; `outcome` says what becomes of it; `context` is what the handler
+//!   sees; `subject` holds the subject of mutating kinds; `dependency` looks after `depends_on`.
+//! - `lease` renews, reaps and releases leases.
+//! - [`admin`] is what people may do with jobs; [`purge`] removes old records; [`wake`] tells the driver of new work.
 
+pub mod admin;
+mod backoff;
+mod claim;
+mod context;
+mod dependency;
+pub mod engine;
 pub mod handler;
+mod lease;
+mod outcome;
+pub mod purge;
+mod runner;
+mod subject;
 pub mod trigger;
+pub mod wake;
 
+pub use admin::JobService;
+pub use engine::{Engine, EnginePorts, EngineSettings, Tick};
 pub use handler::{JobContext, JobError, JobHandler, Policy, Processed, Verified};
+pub use purge::PurgeTrigger;
+pub use subject::Subject;
 pub use trigger::{Trigger, TriggerReport};
+pub use wake::{Wake, WakingCommitter};

@@ -1,0 +1,200 @@
+//! What operators may do with jobs: look, retry, call off, verify now. Every change is guarded by the version that it was
+//! decided on, and is refused where the lifecycle does not know it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    core::{
+        client::{
+            database::{Changeset, Cursor, Filter, Query, ReaderExt, Sort, Stored},
+            schema,
+        },
+        job::{Job, JobEvent, JobKind, JobState, transition},
+        market::{ids::JobId, quantity::Timestamp},
+    },
+    error::{Error, ErrorCode, Result},
+    service::work::{Call, Draft, Work},
+};
+
+/// Longest page of a list.
+const MAX_PAGE: usize = 1_000;
+
+/// Which jobs to list; what is left out does not filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// Of this kind.
+    pub kind: Option<JobKind>,
+    /// In this state.
+    pub state: Option<JobState>,
+    /// About this subject.
+    pub subject: Option<String>,
+}
+
+/// How many jobs there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobCounts {
+    /// By state; states without jobs are left out.
+    pub by_state: BTreeMap<String, u64>,
+    /// By kind, then by state; what is zero is left out.
+    pub by_kind: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// Jobs, for operators.
+#[derive(Clone)]
+pub struct JobService {
+    work: Work,
+}
+
+impl JobService {
+    /// The service. `work` must commit through the waking committer, so that a retried job starts at once.
+    #[must_use]
+    pub const fn new(work: Work) -> Self {
+        Self { work }
+    }
+
+    /// A page of jobs, newest first, at most `limit` (1 to 1,000), and where to go on.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`]; [`ErrorCode::InvalidField`] on a limit out of range; database errors.
+    pub async fn list(
+        &self,
+        call: &Call,
+        filter: JobFilter,
+        limit: usize,
+        after: Option<Cursor>,
+    ) -> Result<(Vec<Job>, Option<Cursor>)> {
+        operators_only(call)?;
+        if !(1..=MAX_PAGE).contains(&limit) {
+            return Err(Error::field("limit", format!("give a limit from 1 to {MAX_PAGE}")));
+        }
+        let conditions = [
+            filter.subject.map(|subject| Filter::eq("subject", subject)),
+            filter.state.map(|state| Filter::eq("state", state.as_str())),
+            filter.kind.map(|kind| Filter::eq("kind", kind.as_str())),
+        ];
+        let filter = Filter::And(conditions.into_iter().flatten().collect());
+        let query =
+            Query::new(schema::JOBS).filter(filter).sort(Sort::IdDescending).limit(limit).after(after);
+        let (jobs, next) = self.work.reader.list::<Job>(query).await?;
+        Ok((jobs.into_iter().map(|job| job.value).collect(), next))
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`], [`ErrorCode::NotFound`], database errors.
+    pub async fn show(&self, call: &Call, id: JobId) -> Result<Job> {
+        operators_only(call)?;
+        Ok(self.load(id).await?.value)
+    }
+
+    /// Gives a failed job its attempts back; it is due at once.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`], [`ErrorCode::NotFound`], [`ErrorCode::InvalidState`] unless it failed; database errors.
+    pub async fn retry(&self, call: &Call, id: JobId) -> Result<Job> {
+        self.change(call, id, "job.retry", |job, now| {
+            job.state = move_on(job, JobEvent::Retry)?;
+            job.due = Some(now.as_micros());
+            (job.attempts, job.verify_attempts, job.rounds) = (0, 0, 0);
+            job.polling_since = None;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Calls a job off that no worker holds. Those that depend on it stay where they are.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`], [`ErrorCode::NotFound`], [`ErrorCode::InvalidState`] while it runs and when it is over;
+    /// database errors.
+    pub async fn cancel(&self, call: &Call, id: JobId) -> Result<Job> {
+        self.change(call, id, "job.cancel", |job, _| {
+            job.state = move_on(job, JobEvent::Cancel)?;
+            job.due = None;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes a job that waits for its verification due at once.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`], [`ErrorCode::NotFound`], [`ErrorCode::InvalidState`] unless it waits for verification;
+    /// database errors.
+    pub async fn verify_now(&self, call: &Call, id: JobId) -> Result<Job> {
+        self.change(call, id, "job.verify", |job, now| {
+            if job.state != JobState::PendingVerification {
+                let text = format!("a job that is `{}` has nothing to verify", job.state.as_str());
+                return Err(Error::new(ErrorCode::InvalidState, text));
+            }
+            job.due = Some(now.as_micros());
+            Ok(())
+        })
+        .await
+    }
+
+    /// How many jobs there are of each kind in each state.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`], database errors.
+    pub async fn counts(&self, call: &Call) -> Result<JobCounts> {
+        operators_only(call)?;
+        let mut counts = JobCounts::default();
+        for state in JobState::ALL {
+            let in_state = Filter::eq("state", state.as_str());
+            let total = self.work.reader.count(schema::JOBS, in_state.clone()).await?;
+            if total == 0 {
+                continue;
+            }
+            counts.by_state.insert(state.as_str().into(), total);
+            for kind in JobKind::ALL {
+                let filter = in_state.clone().and(Filter::eq("kind", kind.as_str()));
+                let count = self.work.reader.count(schema::JOBS, filter).await?;
+                if count > 0 {
+                    let of_kind = counts.by_kind.entry(kind.as_str().into()).or_default();
+                    of_kind.insert(state.as_str().into(), count);
+                }
+            }
+        }
+        Ok(counts)
+    }
+
+    async fn load(&self, id: JobId) -> Result<Stored<Job>> {
+        let found = self.work.reader.load::<Job>(&id.to_string()).await?;
+        found.ok_or_else(|| Error::not_found("job", id))
+    }
+
+    async fn change<F>(&self, call: &Call, id: JobId, action: &str, change: F) -> Result<Job>
+    where
+        F: Fn(&mut Job, Timestamp) -> Result<()> + Send + Sync,
+    {
+        operators_only(call)?;
+        let compute = || async {
+            let Stored { version, value: mut job } = self.load(id).await?;
+            let now = self.work.now();
+            change(&mut job, now)?;
+            job.updated_at = now;
+            let mut changes = Changeset::new();
+            changes.replace(version, &job);
+            Ok(Draft::new(changes, job))
+        };
+        Ok(self.work.run(call, action, compute).await?.value)
+    }
+}
+
+fn operators_only(call: &Call) -> Result<()> {
+    if call.principal.is_operator() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::Forbidden, "jobs are for operators; use an operator's key"))
+}
+
+fn move_on(job: &Job, event: JobEvent) -> Result<JobState> {
+    transition(job.state, event).map_err(|refused| {
+        let text = format!("a job that is `{}` can't take this step", job.state.as_str());
+        Error::new(ErrorCode::InvalidState, text).because(refused)
+    })
+}

@@ -1,0 +1,369 @@
+//! The engine: claims due jobs in batches, bounded by the free slots of their kinds, and starts each in a task of its own.
+//! It has no loop: a driver calls [`Engine::tick`], [`Engine::renew`] and [`Engine::reap`], and so can a test, step by step.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    claim::{self, Lane},
+    dependency::Waiters,
+    handler::{JobHandler, Policy},
+    runner,
+    wake::Wake,
+};
+use crate::{
+    core::{
+        client::{
+            clock::{Clock, Entropy},
+            database::{Claimer, Committer, Reader},
+        },
+        job::{Job, JobKind, Phase},
+        market::{
+            ids::{IdGenerator, JobId},
+            quantity::{Micros, Timestamp},
+        },
+    },
+    error::Result,
+};
+
+/// Largest claim of one lane.
+const MAX_CLAIM: usize = 1_024;
+
+/// While some lanes are known to have a backlog they are claimed from without a look at the queue; every so many ticks the
+/// engine looks all the same, so that other lanes get their turn.
+const LOOK_EVERY: u64 = 8;
+
+/// What the engine works with. The committer is the plain one: the engine rings the bells itself, more sparingly.
+#[derive(Clone)]
+pub struct EnginePorts {
+    /// Reads.
+    pub reader: Arc<dyn Reader>,
+    /// Claims.
+    pub claimer: Arc<dyn Claimer>,
+    /// Commits.
+    pub committer: Arc<dyn Committer>,
+    /// Ids of what is written.
+    pub ids: IdGenerator,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance, for the jitter.
+    pub entropy: Arc<dyn Entropy>,
+    /// The bells of this process.
+    pub wake: Arc<Wake>,
+}
+
+/// How the engine behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// The name of this replica, the first part of its lease owner name.
+    pub node: String,
+    /// How long a claimed job is held without a heartbeat.
+    pub lease: Micros,
+    /// How far ahead the engine looks for jobs that will be due.
+    pub look_ahead: Micros,
+    /// How long a job waits when another one is at its subject; up to twice that, by chance.
+    pub subject_delay: Micros,
+    /// How long a job waits for one that it depends on, unless it is called earlier.
+    pub dependency_delay: Micros,
+    /// How long a job waits for one that failed or was cancelled.
+    pub blocked_delay: Micros,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            node: "local".into(),
+            lease: Micros::from_secs(30),
+            look_ahead: Micros::from_secs(1),
+            subject_delay: Micros::from_millis(50),
+            dependency_delay: Micros::from_secs(1),
+            blocked_delay: Micros::from_secs(30),
+        }
+    }
+}
+
+/// What a tick did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tick {
+    /// Jobs that were claimed and started.
+    pub claimed: usize,
+    /// When the next job is due, if that is within the look-ahead.
+    pub next_due: Option<Timestamp>,
+}
+
+/// A kind that this process runs.
+pub(super) struct Kind {
+    pub(super) handler: Arc<dyn JobHandler>,
+    pub(super) policy: Policy,
+    slots: Arc<Semaphore>,
+}
+
+/// A job in the hands of this process.
+pub(super) struct Held {
+    /// When its lease was last set.
+    pub(super) renewed_at: Timestamp,
+    /// Cancelled when another worker turns out to have it.
+    pub(super) lost: CancellationToken,
+}
+
+/// What the engine's tasks share.
+pub(super) struct Inner {
+    pub(super) reader: Arc<dyn Reader>,
+    pub(super) claimer: Arc<dyn Claimer>,
+    pub(super) committer: Arc<dyn Committer>,
+    pub(super) ids: IdGenerator,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) wake: Arc<Wake>,
+    pub(super) settings: EngineSettings,
+    /// Unique to this engine.
+    pub(super) owner: String,
+    pub(super) kinds: BTreeMap<JobKind, Arc<Kind>>,
+    pub(super) running: Mutex<HashMap<JobId, Held>>,
+    pub(super) waiters: Waiters,
+    /// Cancelled when running jobs must give themselves back.
+    pub(super) halt: CancellationToken,
+    /// Whether a free slot is worth a wake-up.
+    backlog: AtomicBool,
+    hot: Mutex<BTreeSet<Lane>>,
+    ticks: AtomicU64,
+    stopping: AtomicBool,
+    tasks: TaskTracker,
+}
+
+/// The job engine of one process. Clones share everything.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+impl Engine {
+    /// An engine that runs the kinds of `handlers`; of two handlers of one kind the later counts. Jobs of other kinds are left
+    /// to other processes.
+    #[must_use]
+    pub fn new(ports: EnginePorts, settings: EngineSettings, handlers: Vec<Arc<dyn JobHandler>>) -> Self {
+        let EnginePorts { reader, claimer, committer, ids, clock, entropy, wake } = ports;
+        let kinds = handlers.into_iter().map(|handler| {
+            let policy = handler.policy();
+            let slots = Arc::new(Semaphore::new(policy.concurrency.clamp(1, 1 << 16)));
+            (handler.kind(), Arc::new(Kind { handler, policy, slots }))
+        });
+        let kinds = kinds.collect();
+        let owner = format!("{}-{:016x}", settings.node, entropy.below(u64::MAX));
+        let inner = Inner {
+            reader,
+            claimer,
+            committer,
+            ids,
+            clock,
+            entropy,
+            wake,
+            settings,
+            owner,
+            kinds,
+            running: Mutex::default(),
+            waiters: Waiters::default(),
+            halt: CancellationToken::new(),
+            backlog: AtomicBool::new(false),
+            hot: Mutex::default(),
+            ticks: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    /// The name under which this engine holds leases.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.inner.owner
+    }
+
+    /// How the engine behaves.
+    #[must_use]
+    pub fn settings(&self) -> &EngineSettings {
+        &self.inner.settings
+    }
+
+    /// The clock by which the engine works.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.clock)
+    }
+
+    /// The bells that call the engine's driver.
+    #[must_use]
+    pub fn wake(&self) -> Arc<Wake> {
+        Arc::clone(&self.inner.wake)
+    }
+
+    /// Jobs in the hands of this engine.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.inner.running.lock().len()
+    }
+
+    /// Claims what is due and has a slot, and starts it.
+    ///
+    /// # Errors
+    /// When the database does not answer. What was claimed before that runs.
+    pub async fn tick(&self) -> Result<Tick> {
+        let inner = &self.inner;
+        let mut tick = Tick::default();
+        if inner.stopping.load(Ordering::Acquire) {
+            return Ok(tick);
+        }
+        // Set first: a slot that becomes free while this tick runs is worth another one.
+        inner.backlog.store(true, Ordering::Release);
+        let free: Vec<JobKind> = inner.free_kinds();
+        if free.is_empty() {
+            return Ok(tick);
+        }
+        let mut lanes: BTreeSet<Lane> =
+            inner.hot.lock().iter().copied().filter(|lane| free.contains(&lane.kind)).collect();
+        let turn = inner.ticks.fetch_add(1, Ordering::Relaxed) % LOOK_EVERY == 0;
+        if !turn {
+            tick.claimed = self.claim_all(std::mem::take(&mut lanes)).await?;
+        }
+        if tick.claimed == 0 {
+            tick.next_due = self.look(&free, &mut lanes).await?;
+            tick.claimed = self.claim_all(lanes).await?;
+        }
+        let backlog = !inner.hot.lock().is_empty() || inner.free_kinds().len() < inner.kinds.len();
+        inner.backlog.store(backlog, Ordering::Release);
+        Ok(tick)
+    }
+
+    /// Looks which lanes have due jobs, and when the next one is due.
+    async fn look(&self, kinds: &[JobKind], lanes: &mut BTreeSet<Lane>) -> Result<Option<Timestamp>> {
+        let inner = &self.inner;
+        let now = inner.clock.now();
+        let page = inner.reader.find(claim::peek(kinds, now.plus(inner.settings.look_ahead))).await?;
+        for document in page.documents {
+            let job = match document.decode::<Job>() {
+                Ok(job) => job.value,
+                Err(error) => {
+                    let error = crate::error::chain(&error);
+                    tracing::error!(job = document.id, error, "a job can't be read");
+                    continue;
+                }
+            };
+            let due = Timestamp(job.due.unwrap_or(i64::MAX));
+            if due > now {
+                return Ok(Some(due));
+            }
+            let phase =
+                [Phase::Process, Phase::Verify].into_iter().find(|p| p.claimable().contains(&job.state));
+            if let Some(phase) = phase {
+                lanes.insert(Lane::new(job.kind, phase));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn claim_all(&self, lanes: BTreeSet<Lane>) -> Result<usize> {
+        let mut claimed = 0;
+        for lane in lanes {
+            claimed += self.claim(lane).await?;
+        }
+        Ok(claimed)
+    }
+
+    /// Claims from one lane as much as there are slots for, and starts it.
+    async fn claim(&self, lane: Lane) -> Result<usize> {
+        let inner = &self.inner;
+        let Some(kind) = inner.kinds.get(&lane.kind) else { return Ok(0) };
+        let wanted = kind.slots.available_permits().min(MAX_CLAIM);
+        let permits = u32::try_from(wanted).unwrap_or(u32::MAX);
+        if wanted == 0 {
+            return Ok(0);
+        }
+        // Another tick of a clone may have been faster; then that one's claim wakes us again.
+        let Ok(mut slots) = Arc::clone(&kind.slots).try_acquire_many_owned(permits) else { return Ok(0) };
+        let now = inner.clock.now();
+        let until = now.plus(inner.settings.lease);
+        let claim = claim::claim(lane, now, &inner.owner, until, wanted);
+        let documents = inner.claimer.claim(claim).await?;
+        let claimed = documents.len();
+        if claimed == wanted {
+            inner.hot.lock().insert(lane);
+        } else {
+            inner.hot.lock().remove(&lane);
+        }
+        let labels = [("kind", lane.kind.as_str()), ("phase", lane.phase().as_str())];
+        metrics::counter!("orchestrator_jobs_claimed_total", &labels).increment(claimed as u64);
+        for document in documents {
+            let job = match document.decode::<Job>() {
+                Ok(job) => job.value,
+                // Its lease runs out, and the reaper tells of it again.
+                Err(error) => {
+                    let error = crate::error::chain(&error);
+                    tracing::error!(job = document.id, error, "a claimed job can't be read");
+                    continue;
+                }
+            };
+            let lost = CancellationToken::new();
+            let held = Held { renewed_at: now, lost: lost.clone() };
+            inner.running.lock().insert(job.id, held);
+            let slot = slots.split(1);
+            let (shared, kind) = (Arc::clone(inner), Arc::clone(kind));
+            inner.tasks.spawn(async move {
+                let id = job.id;
+                runner::run(&shared, &kind, job, lane.phase(), &lost).await;
+                shared.running.lock().remove(&id);
+                drop(slot);
+                if shared.backlog.load(Ordering::Acquire) {
+                    shared.wake.jobs.notify_one();
+                }
+            });
+        }
+        Ok(claimed)
+    }
+
+    /// Waits until nothing that was claimed so far runs any more.
+    pub async fn idle(&self) {
+        // A tracker's wait ends when it is closed and empty; being closed keeps nobody from starting more.
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// Stops to claim, lets running jobs finish for up to `patience`, then takes the rest back: they give up their leases,
+    /// so that other workers may go on at once. Returns how many were taken back.
+    pub async fn drain(&self, patience: Micros) -> usize {
+        let inner = &self.inner;
+        inner.stopping.store(true, Ordering::Release);
+        tokio::select! {
+            () = self.idle() => return 0,
+            () = inner.clock.sleep(patience) => {}
+        }
+        let taken_back = self.running();
+        tracing::info!(taken_back, "running jobs are given back");
+        inner.halt.cancel();
+        // Those that hang in the database are left to their leases.
+        tokio::select! {
+            () = self.idle() => {}
+            () = inner.clock.sleep(Micros::from_secs(5)) => {}
+        }
+        taken_back
+    }
+}
+
+impl Inner {
+    fn free_kinds(&self) -> Vec<JobKind> {
+        let free = self.kinds.iter().filter(|(_, kind)| kind.slots.available_permits() > 0);
+        free.map(|(kind, _)| *kind).collect()
+    }
+}

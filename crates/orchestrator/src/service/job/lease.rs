@@ -1,0 +1,189 @@
+//! Leases: renewed by a heartbeat apart from the work, reaped when they run out, and freed at once when the process that
+//! held them is known to be gone.
+
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    engine::{Engine, Inner},
+    outcome,
+};
+use crate::{
+    core::{
+        client::{
+            database::{
+                Changeset, Claim, Committer, DatabaseError, Document, Entity, Filter, Query, Reader,
+                ReaderExt, Sort, Stored,
+            },
+            schema::{self, Collection},
+        },
+        job::Job,
+        market::{ids::JobId, quantity::Timestamp},
+    },
+    error::Result,
+};
+
+/// How many leases are dealt with at once.
+const BATCH: usize = 500;
+
+/// Counts the starts of a single-process daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct BootEpoch {
+    epoch: u64,
+}
+
+impl Entity for BootEpoch {
+    const COLLECTION: Collection = schema::META;
+    fn document_id(&self) -> String {
+        "boot-epoch".into()
+    }
+}
+
+impl Engine {
+    /// Renews the leases of all held jobs that have not been renewed for a third of the lease, in one call per 500. A job
+    /// that turns out to be held by somebody else is dropped by its worker. Returns how many were renewed.
+    ///
+    /// # Errors
+    /// When the database does not answer: try again soon, the leases still run.
+    pub async fn renew(&self) -> Result<usize> {
+        let inner = self.inner();
+        let now = inner.clock.now();
+        let old = now.minus(crate::core::market::quantity::Micros(inner.settings.lease.get() / 3));
+        let held: Vec<JobId> = {
+            let running = inner.running.lock();
+            running.iter().filter(|(_, held)| held.renewed_at <= old).map(|(id, _)| *id).collect()
+        };
+        let mut renewed = 0;
+        for chunk in held.chunks(BATCH) {
+            let ids = chunk.iter().map(ToString::to_string).collect();
+            let until = now.plus(inner.settings.lease);
+            let claim = Claim {
+                collection: schema::JOBS,
+                filter: Filter::Ids(ids).and(Filter::eq("lease_owner", inner.owner.as_str())),
+                sort: Sort::Id,
+                limit: chunk.len(),
+                set: vec![("lease_until".into(), until.as_micros().into())],
+                increment: Vec::new(),
+            };
+            let documents = inner.claimer.claim(claim).await?;
+            renewed += documents.len();
+            let mut running = inner.running.lock();
+            for id in chunk {
+                let Some(held) = running.get_mut(id) else { continue };
+                if documents.iter().any(|document| document.id == id.to_string()) {
+                    held.renewed_at = now;
+                } else {
+                    held.lost.cancel();
+                }
+            }
+        }
+        Ok(renewed)
+    }
+
+    /// Returns jobs whose lease ran out to the queue. Needs no message and no owner; any process may do it for all. Returns
+    /// how many it returned.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn reap(&self) -> Result<usize> {
+        let inner = self.inner();
+        let now = inner.clock.now();
+        let query = Query::new(schema::JOBS)
+            .filter(Filter::Le("lease_until".into(), now.as_micros().into()))
+            .sort(Sort::Field("lease_until".into()))
+            .limit(BATCH);
+        let page = inner.reader.find(query).await?;
+        let reaped = return_all(inner, readable(page.documents), now).await;
+        if reaped > 0 {
+            tracing::warn!(reaped, "leases ran out; their jobs are due again");
+            metrics::counter!("orchestrator_job_leases_reaped_total").increment(reaped as u64);
+            inner.wake.jobs.notify_one();
+        }
+        Ok(reaped)
+    }
+
+    /// Frees every lease at once and counts the boot epoch. Only for a process that knows itself to be alone on its
+    /// database, before it starts to claim: whoever holds a lease then is gone. Returns how many it freed.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn release_leases_of_previous_process(&self) -> Result<usize> {
+        let inner = self.inner();
+        let now = inner.clock.now();
+        count_boot(inner.reader.as_ref(), inner.committer.as_ref()).await?;
+        let mut freed = 0;
+        let mut after = None;
+        loop {
+            let query = Query::new(schema::JOBS)
+                .filter(Filter::Gt("lease_until".into(), i64::MIN.into()))
+                .limit(BATCH)
+                .after(after);
+            let page = inner.reader.find(query).await?;
+            let mut jobs = readable(page.documents);
+            jobs.retain(|job| job.value.lease_owner.as_deref() != Some(inner.owner.as_str()));
+            freed += return_all(inner, jobs, now).await;
+            match page.next {
+                Some(cursor) => after = Some(cursor),
+                None => break,
+            }
+        }
+        if freed > 0 {
+            tracing::info!(freed, "leases of the previous process were released");
+            inner.wake.jobs.notify_one();
+        }
+        Ok(freed)
+    }
+}
+
+/// The jobs among documents; one that can't be read is left alone and logged.
+fn readable(documents: Vec<Document>) -> Vec<Stored<Job>> {
+    let decode = |document: Document| match document.decode::<Job>() {
+        Ok(job) => Some(job),
+        Err(error) => {
+            tracing::error!(job = document.id, error = crate::error::chain(&error), "a job can't be read");
+            None
+        }
+    };
+    documents.into_iter().filter_map(decode).collect()
+}
+
+/// Returns each job to the queue, unless it changed since it was read. Commits run side by side, so that the database can
+/// group them.
+async fn return_all(inner: &Inner, jobs: Vec<Stored<Job>>, now: Timestamp) -> usize {
+    let outcomes = stream::iter(jobs)
+        .map(|Stored { version, value: mut job }| async move {
+            let changed = outcome::lose_lease(&mut job, now, now);
+            if let Err(error) = changed {
+                tracing::error!(job = %job.id, %error, "a lease on a job that does not run");
+                return false;
+            }
+            let mut changes = Changeset::new();
+            changes.replace(version, &job);
+            match inner.committer.commit(changes).await {
+                Ok(()) => true,
+                // Renewed, completed or reaped in between.
+                Err(DatabaseError::Conflict { .. } | DatabaseError::Missing { .. }) => false,
+                Err(error) => {
+                    tracing::warn!(job = %job.id, error = crate::error::chain(&error), "a lease was not returned");
+                    false
+                }
+            }
+        })
+        .buffer_unordered(64)
+        .collect::<Vec<_>>()
+        .await;
+    outcomes.into_iter().filter(|returned| *returned).count()
+}
+
+async fn count_boot(reader: &dyn Reader, committer: &dyn Committer) -> Result<()> {
+    let mut changes = Changeset::new();
+    match reader.load::<BootEpoch>("boot-epoch").await? {
+        None => changes.insert(&BootEpoch { epoch: 1 }),
+        Some(found) => {
+            let epoch = found.value.epoch.saturating_add(1);
+            changes.replace(found.version, &BootEpoch { epoch })
+        }
+    };
+    committer.commit(changes).await?;
+    Ok(())
+}

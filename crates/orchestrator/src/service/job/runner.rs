@@ -1,0 +1,411 @@
+//! One attempt of one claimed job: what comes before the handler (budget, dependencies, subject), the handler itself under its
+//! time-out, and the one commit that ends the attempt.
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
+
+use futures::FutureExt;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::{
+    context::{Context, is_lost, token_guard},
+    dependency,
+    engine::{Inner, Kind},
+    handler::{JobContext, JobError, Processed, Verified},
+    outcome,
+    subject::{self, Hold},
+    wake::Touched,
+};
+use crate::{
+    core::{
+        client::database::{Changeset, DatabaseError},
+        job::{InvalidJobTransition, Job, JobEvent, Phase},
+        market::quantity::Micros,
+    },
+    error::{self, Error, ErrorCode},
+    service::outbox::{self, Outgoing},
+};
+
+/// How often a phase is run anew because its commit met a version conflict, before that counts as a failure.
+const MAX_RERUNS: u32 = 8;
+
+/// How often what a handler wants written with the failure is asked for, before the job is given up without it.
+const GIVE_UP_TRIES: u32 = 10;
+
+/// How often a commit with an unknown result is tried again. The fencing token makes the second try harmless.
+const COMMIT_TRIES: u32 = 3;
+
+/// What a phase came to.
+enum Ended {
+    Processed(Processed),
+    Verified(Verified),
+    Failed(JobError),
+    /// This process shuts down.
+    Interrupted,
+}
+
+/// The job as it is to be written, and what is written with it.
+struct Conclusion {
+    job: Job,
+    changes: Changeset,
+    outcome: &'static str,
+}
+
+/// What the attempt is about.
+struct Attempt<'a> {
+    inner: &'a Arc<Inner>,
+    kind: &'a Kind,
+    phase: Phase,
+    lost: &'a CancellationToken,
+}
+
+/// Runs a claimed job through its phase, up to the commit that ends the attempt. When the lease is lost nothing is written.
+pub(super) async fn run(inner: &Arc<Inner>, kind: &Kind, job: Job, phase: Phase, lost: &CancellationToken) {
+    let (attempt, _) = outcome::budget(&job, phase, &kind.policy);
+    let span = tracing::info_span!(
+        "job", id = %job.id, kind = job.kind.as_str(), subject = job.subject, phase = phase.as_str(), attempt
+    );
+    let (id, started) = (job.id, inner.clock.now());
+    let label = job.kind.as_str();
+    let attempt = Attempt { inner, kind, phase, lost };
+    async {
+        let outcome = match attempt.run(job).await {
+            Ok(outcome) => outcome,
+            // The lease runs out and the reaper returns the job.
+            Err(error) => {
+                tracing::error!(
+                    error = error::chain(&error),
+                    "an attempt could not be ended; its lease will run out"
+                );
+                "abandoned"
+            }
+        };
+        let labels = [("kind", label), ("phase", phase.as_str()), ("outcome", outcome)];
+        metrics::counter!("orchestrator_job_attempts_total", &labels).increment(1);
+        #[expect(clippy::cast_precision_loss, reason = "a histogram of seconds")]
+        let seconds = inner.clock.now().since(started).get() as f64 / 1e6;
+        metrics::histogram!("orchestrator_job_attempt_seconds", &labels[..2]).record(seconds);
+        if outcome == "completed" {
+            dependency::call_waiters(inner, id).await;
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+impl Attempt<'_> {
+    async fn run(&self, mut job: Job) -> error::Result<&'static str> {
+        let (begun, most) = outcome::budget(&job, self.phase, &self.kind.policy);
+        if self.phase == Phase::Process && begun <= most && !job.depends_on.is_empty() {
+            if let Some(delay) = dependency::wait(self.inner, &job).await? {
+                return self.give_back(job, delay, "blocked").await;
+            }
+        }
+        if self.kind.policy.mutates_subject {
+            match self.hold_subject(&mut job).await? {
+                Some(true) => {}
+                Some(false) => {
+                    let delay = self.inner.settings.subject_delay;
+                    let delay = Micros(delay.get().saturating_add(self.inner.entropy.below(delay.get())));
+                    return self.give_back(job, delay, "subject_busy").await;
+                }
+                None => return Ok("lost"),
+            }
+        }
+        self.work(job).await
+    }
+
+    /// Takes hold of the subject: `Some(true)` when it is ours, `Some(false)` when it is busy, `None` when the lease is lost.
+    async fn hold_subject(&self, job: &mut Job) -> error::Result<Option<bool>> {
+        for _ in 0..MAX_RERUNS {
+            let Hold::Take(changes) = subject::hold(self.inner.reader.as_ref(), job).await? else {
+                return Ok(Some(false));
+            };
+            let now = self.inner.clock.now();
+            job.lease_until = Some(now.plus(self.inner.settings.lease).as_micros());
+            let mut all = Changeset::new();
+            all.replace_expecting(token_guard(job.lease_token), &*job).extend(changes);
+            match self.inner.committer.commit(all).await {
+                Ok(()) => return Ok(Some(true)),
+                Err(error) if is_lost(&error, job) => return Ok(None),
+                Err(DatabaseError::Conflict { .. } | DatabaseError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(false))
+    }
+
+    /// Gives a job back that was not begun.
+    async fn give_back(&self, job: Job, delay: Micros, outcome: &'static str) -> error::Result<&'static str> {
+        let mut next = job.clone();
+        outcome::postpone(&mut next, self.phase, self.inner.clock.now(), delay).map_err(Error::internal)?;
+        let mut changes = Changeset::new();
+        changes.replace_expecting(token_guard(job.lease_token), &next);
+        match self.commit(&changes).await {
+            Ok(()) => {
+                self.inner.wake.ring(Touched { jobs: self.is_due_soon(&next), outbox: false });
+                Ok(outcome)
+            }
+            Err(error) if is_lost(&error, &job) => Ok("lost"),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the driver should look at the queue again for this job's sake.
+    fn is_due_soon(&self, job: &Job) -> bool {
+        let horizon = self.inner.clock.now().plus(self.inner.settings.look_ahead);
+        job.due.is_some_and(|due| due <= horizon.as_micros())
+    }
+
+    /// Runs the handler and ends the attempt; runs it anew when somebody else changed what it read.
+    async fn work(&self, job: Job) -> error::Result<&'static str> {
+        let (begun, most) = outcome::budget(&job, self.phase, &self.kind.policy);
+        let mut given_up = (begun > most).then(|| {
+            let last = job.failures.last().map_or_else(String::new, |f| format!(": {}", f.error));
+            Error::new(ErrorCode::Internal, format!("the attempts are spent{last}"))
+        });
+        let mut job = job;
+        let mut reruns = 0;
+        loop {
+            let context = Context::new(Arc::clone(self.inner), job.clone());
+            let conclusion = match &given_up {
+                Some(reason) => self.give_up(&context, job.clone(), reason).await,
+                None => {
+                    let ended = self.call_phase(&context).await;
+                    job.effects = context.effects();
+                    if context.lost() || self.lost.is_cancelled() {
+                        return Ok("lost");
+                    }
+                    match self.conclude(&mut job, ended) {
+                        Ok(conclusion) => conclusion,
+                        Err(reason) => {
+                            given_up = Some(reason);
+                            continue;
+                        }
+                    }
+                }
+            };
+            if context.lost() || self.lost.is_cancelled() {
+                return Ok("lost");
+            }
+            let Conclusion { job: next, changes, outcome } = conclusion.map_err(Error::internal)?;
+            match self.commit_end(&job, &next, changes).await {
+                Ok(()) => return Ok(outcome),
+                Err(error) if is_lost(&error, &job) => return Ok("lost"),
+                Err(DatabaseError::Conflict { .. }) if reruns < MAX_RERUNS => reruns += 1,
+                Err(error) => return self.end_refused(job, Error::from(error)).await,
+            }
+        }
+    }
+
+    /// Calls the handler's phase under its time-out; a panic is a failure like another.
+    async fn call_phase(&self, context: &Context) -> Ended {
+        let handler = &self.kind.handler;
+        match self.phase {
+            Phase::Process => self.guarded(handler.process(context)).await.map(|r| r.map(Ended::Processed)),
+            Phase::Verify => self.guarded(handler.verify(context)).await.map(|r| r.map(Ended::Verified)),
+        }
+        .map_or(Ended::Interrupted, |result| result.unwrap_or_else(Ended::Failed))
+    }
+
+    /// Awaits a call of the handler; `None` when the engine halts or the lease is lost.
+    async fn guarded<T, F>(&self, call: F) -> Option<Result<T, JobError>>
+    where
+        F: Future<Output = Result<T, JobError>> + Send,
+    {
+        let timeout = self.kind.policy.timeout;
+        tokio::select! {
+            biased;
+            answer = AssertUnwindSafe(call).catch_unwind() => Some(answer.unwrap_or_else(|panic| {
+                let text = panic_text(panic.as_ref());
+                tracing::error!(panic = text, "a handler panicked");
+                Err(JobError::Transient(Error::new(ErrorCode::Internal, format!("the handler panicked: {text}"))))
+            })),
+            () = self.lost.cancelled() => None,
+            () = self.inner.halt.cancelled() => None,
+            () = self.inner.clock.sleep(timeout) => {
+                let text = format!("the phase took longer than {} ms", timeout.as_millis());
+                Some(Err(JobError::Transient(Error::new(ErrorCode::Unavailable, text))))
+            }
+        }
+    }
+
+    /// What becomes of the job; an error is the reason to give it up for good.
+    fn conclude(
+        &self,
+        job: &mut Job,
+        ended: Ended,
+    ) -> Result<Result<Conclusion, InvalidJobTransition>, Error> {
+        let now = self.inner.clock.now();
+        let (policy, entropy) = (&self.kind.policy, self.inner.entropy.as_ref());
+        let mut next = job.clone();
+        let concluded = match ended {
+            Ended::Processed(Processed::Done(changes)) => {
+                next.polling_since = None;
+                outcome::end(&mut next, JobEvent::Completed, now, None).map(|()| (changes, "completed"))
+            }
+            Ended::Processed(Processed::Verify { changes, output, delay }) => {
+                next.polling_since = None;
+                next.output = output;
+                next.verify_attempts = 0;
+                let due = Some(now.plus(delay));
+                outcome::end(&mut next, JobEvent::Processed, now, due).map(|()| (changes, "processed"))
+            }
+            Ended::Verified(Verified::Confirmed(changes)) => {
+                next.polling_since = None;
+                outcome::end(&mut next, JobEvent::Verified, now, None).map(|()| (changes, "completed"))
+            }
+            Ended::Verified(Verified::Refuted(reason)) => {
+                let error = Error::new(ErrorCode::Internal, format!("it did not take hold: {reason}"));
+                tracing::warn!(reason, "verification refuted a job");
+                outcome::note(
+                    &mut next,
+                    self.phase,
+                    now,
+                    &JobError::Transient(Error::new(error.code, error.detail.clone())),
+                );
+                if next.rounds >= policy.max_rounds {
+                    job.failures.clone_from(&next.failures);
+                    return Err(error);
+                }
+                outcome::send_back(&mut next, policy, entropy, now).map(|()| (Changeset::new(), "refuted"))
+            }
+            Ended::Interrupted => outcome::postpone(&mut next, self.phase, now, Micros::ZERO)
+                .map(|()| (Changeset::new(), "interrupted")),
+            Ended::Failed(failure) => {
+                let failure = outcome::bound_polling(&mut next, policy, now, failure);
+                outcome::note(&mut next, self.phase, now, &failure);
+                let (begun, most) = outcome::budget(&next, self.phase, policy);
+                match failure {
+                    JobError::PollAgain(delay) => outcome::postpone(&mut next, self.phase, now, delay)
+                        .map(|()| (Changeset::new(), "polled")),
+                    JobError::Transient(error) if begun < most => {
+                        tracing::warn!(error = error::chain(&error), "an attempt failed");
+                        outcome::back_off(&mut next, self.phase, policy, entropy, now)
+                            .map(|()| (Changeset::new(), "retried"))
+                    }
+                    JobError::Transient(error) | JobError::Permanent(error) => {
+                        job.failures.clone_from(&next.failures);
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        Ok(concluded.map(|(changes, outcome)| Conclusion { job: next, changes, outcome }))
+    }
+
+    /// Gives the job up for good: the handler's last writes, the dead letter and the alert are one commit with the state.
+    /// While the handler can't say what is to be written, the job comes back for another try at that alone.
+    async fn give_up(
+        &self,
+        context: &Context,
+        mut next: Job,
+        reason: &Error,
+    ) -> Result<Conclusion, InvalidJobTransition> {
+        let now = self.inner.clock.now();
+        let policy = &self.kind.policy;
+        let (begun, most) = outcome::budget(&next, self.phase, policy);
+        let answer = self.guarded(self.kind.handler.on_failed(context, reason)).await;
+        next.effects = context.effects();
+        let (mut changes, undone) = match answer {
+            Some(Ok(changes)) => (changes, None),
+            Some(Err(failure @ (JobError::Transient(_) | JobError::PollAgain(_))))
+                if begun < most.saturating_add(GIVE_UP_TRIES) =>
+            {
+                outcome::note(&mut next, self.phase, now, &failure);
+                // Spent from now on, so that the next claim leads straight back to here.
+                outcome::set_attempts(&mut next, self.phase, begun.max(most));
+                outcome::back_off(&mut next, self.phase, policy, self.inner.entropy.as_ref(), now)?;
+                return Ok(Conclusion { job: next, changes: Changeset::new(), outcome: "giving_up" });
+            }
+            Some(Err(failure)) => {
+                outcome::note(&mut next, self.phase, now, &failure);
+                (Changeset::new(), next.failures.last().map(|f| f.error.clone()))
+            }
+            None => {
+                outcome::set_attempts(&mut next, self.phase, begun.max(most));
+                outcome::end(&mut next, JobEvent::Postpone, now, Some(now))?;
+                return Ok(Conclusion { job: next, changes: Changeset::new(), outcome: "interrupted" });
+            }
+        };
+        outcome::set_attempts(&mut next, self.phase, begun.min(most));
+        next.polling_since = None;
+        outcome::end(&mut next, JobEvent::Fail, now, None)?;
+        let text = error::chain(reason);
+        tracing::error!(error = text, undone, "a job was given up");
+        let letter = Outgoing::DeadLetter { kind: next.kind, body: next.id.to_string() };
+        outbox::send(&mut changes, &self.inner.ids, letter);
+        let headline = format!("job {} ({}) was given up", next.id, next.kind);
+        let body = json!({
+            "job": next.id, "kind": next.kind, "subject": next.subject, "phase": self.phase, "error": text,
+            "cleanup_error": undone, "trace_id": next.trace_id,
+        });
+        outbox::alert(&mut changes, &self.inner.ids, headline, body);
+        Ok(Conclusion { job: next, changes, outcome: "failed" })
+    }
+
+    /// Ends an attempt whose own changes the database refused: counted as a failure that may pass.
+    async fn end_refused(&self, mut job: Job, error: Error) -> error::Result<&'static str> {
+        let text = error::chain(&error);
+        let failure = Ended::Failed(JobError::Transient(error));
+        let next = match self.conclude(&mut job, failure) {
+            Ok(conclusion) => conclusion.map_err(Error::internal)?.job,
+            // The last attempt: the job comes back once more, to be given up.
+            Err(_) => {
+                let mut next = job.clone();
+                let (begun, most) = outcome::budget(&next, self.phase, &self.kind.policy);
+                outcome::set_attempts(&mut next, self.phase, begun.max(most));
+                let now = self.inner.clock.now();
+                outcome::back_off(&mut next, self.phase, &self.kind.policy, self.inner.entropy.as_ref(), now)
+                    .map_err(Error::internal)?;
+                next
+            }
+        };
+        match self.commit_end(&job, &next, Changeset::new()).await {
+            Ok(()) => Ok("refused"),
+            Err(error) if is_lost(&error, &job) => Ok("lost"),
+            Err(error) => Err(Error::internal(text).because(error)),
+        }
+    }
+
+    /// The commit that ends the attempt. The job comes first, so that a lost lease is told from another conflict.
+    async fn commit_end(&self, held: &Job, next: &Job, changes: Changeset) -> Result<(), DatabaseError> {
+        let mut all = Changeset::new();
+        all.replace_expecting(token_guard(held.lease_token), next);
+        if self.kind.policy.mutates_subject {
+            subject::release(&mut all, held);
+        }
+        let mut touched = Touched::by(&changes);
+        touched.jobs |= self.is_due_soon(next);
+        all.extend(changes);
+        self.commit(&all).await?;
+        self.inner.wake.ring(touched);
+        Ok(())
+    }
+
+    /// Commits; tries again when the result is unknown. The token has grown with the first success, so a repeat is refused
+    /// as lost, and the job is in the state that it should have.
+    async fn commit(&self, changes: &Changeset) -> Result<(), DatabaseError> {
+        let mut tries = 1;
+        loop {
+            match self.inner.committer.commit(changes.clone()).await {
+                Err(error) if error.retryable() && tries < COMMIT_TRIES => {
+                    tracing::warn!(error = error::chain(&error), "a commit failed; trying again");
+                    self.inner.clock.sleep(Micros::from_millis(100 << tries)).await;
+                    tries += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no text")
+}
