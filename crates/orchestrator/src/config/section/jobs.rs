@@ -44,7 +44,7 @@ section! {
         /// Book confirmed deposits.
         watch_deposits: HumanDuration = HumanDuration::secs(10);
         /// Decide disputes whose deadline has passed.
-        decide_disputes: HumanDuration = HumanDuration::secs(60);
+        expire_disputes: HumanDuration = HumanDuration::secs(60);
         /// Compare the database with the providers and repair.
         reconcile: HumanDuration = HumanDuration::secs(300);
         /// Begin and end announced maintenance.
@@ -56,7 +56,7 @@ section! {
         /// Judge the day for reputation.
         daily_reputation: HumanDuration = HumanDuration::secs(3_600);
         /// Remove what is kept no longer.
-        purge: HumanDuration = HumanDuration::secs(600);
+        purge_records: HumanDuration = HumanDuration::secs(600);
     }
 }
 
@@ -70,13 +70,13 @@ impl Triggers {
             ("close_sla_windows", self.close_sla_windows),
             ("seal_blocks", self.seal_blocks),
             ("watch_deposits", self.watch_deposits),
-            ("decide_disputes", self.decide_disputes),
+            ("expire_disputes", self.expire_disputes),
             ("reconcile", self.reconcile),
             ("unit_maintenance", self.unit_maintenance),
             ("expire_credentials", self.expire_credentials),
             ("reprice", self.reprice),
             ("daily_reputation", self.daily_reputation),
-            ("purge", self.purge),
+            ("purge_records", self.purge_records),
         ]
     }
 

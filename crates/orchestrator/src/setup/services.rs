@@ -1,0 +1,206 @@
+//! Clients → services, job handlers and triggers.
+
+use std::sync::Arc;
+
+use super::clients::Clients;
+use crate::{
+    config::Config,
+    controller::worker::ScheduledTrigger,
+    core::market::{
+        quantity::{BasisPoints, Micros, Ppm},
+        sla::JudgeRules,
+    },
+    service::{
+        access::{AccessSettings, AuditService, CredentialService, ExpireCredentials, KeyService, KeySettings},
+        allocation::{
+            AllocationService, AllocationSettings, EndPeriods, ExpireReservations, FinalSettlement, Reconcile,
+            ReconcileSettings,
+        },
+        block::{self, BlockPorts, BlockService, BlockSettings, BlockStore, seal::SealTrigger},
+        job::{JobHandler, JobService, PurgeTrigger, Trigger, purge::PurgeSettings},
+        ledger::{
+            accounts::AccountService,
+            deposits::DepositWatcher,
+            dispute::{DisputeService, DisputeSettings},
+        },
+        market::{MarketService, MarketSettings, UnitMaintenance},
+        pricing::{Controller, PricingService, Reprice},
+        proof::ProofService,
+        provisioning::{self, ProvisioningSettings},
+        scoring::{DailyReputation, OfferingService, OfferingSettings, ReputationService},
+        sla::{
+            CloseSlaWindows, EvidenceService, OracleService, PeriodSettlement, SlaCheck, SlaService, SlaSettings,
+        },
+    },
+};
+
+/// Every service of the daemon.
+pub struct Services {
+    pub keys: Arc<KeyService>,
+    pub audit: Arc<AuditService>,
+    pub market: MarketService,
+    pub allocations: AllocationService,
+    pub credentials: CredentialService,
+    pub oracles: OracleService,
+    pub evidence: EvidenceService,
+    pub sla: SlaService,
+    pub sla_settings: SlaSettings,
+    pub accounts: AccountService,
+    pub disputes: DisputeService,
+    pub offerings: OfferingService,
+    pub reputations: ReputationService,
+    pub pricing: PricingService,
+    pub jobs: JobService,
+    pub blocks: BlockService,
+    pub proofs: ProofService,
+    pub handlers: Vec<Arc<dyn JobHandler>>,
+    pub triggers: Vec<ScheduledTrigger>,
+}
+
+impl Services {
+    /// Builds every service over the clients.
+    pub fn build(config: &Config, clients: &Clients) -> Self {
+        let work = &clients.work;
+        let sla_settings = sla_settings(config);
+        let periods = PeriodSettlement::new(work.clone(), clients.storage.clone(), sla_settings.clone());
+        let offerings =
+            OfferingService::new(clients.database.clone(), work.ids.clone(), clients.changes.clone(), OfferingSettings::default());
+        let market = MarketService::new(work.clone(), clients.vault.clone(), MarketSettings::default());
+        let allocation_settings =
+            AllocationSettings { reservation: config.market.reservation_ttl.0, ..AllocationSettings::default() };
+        let allocations = AllocationService::new(work.clone(), Arc::new(offerings.clone()), allocation_settings);
+        let accounts = AccountService::new(work.clone(), clients.domains.clone());
+        let disputes = DisputeService::new(work.clone(), dispute_settings(config));
+        let blocks = block_ports(config, clients);
+        let parts = Parts { config, clients, sla: &sla_settings, periods: &periods, market: &market };
+        let handlers = parts.handlers(&blocks);
+        let triggers = parts.triggers(&allocations, &disputes, &blocks);
+        Self {
+            keys: Arc::new(KeyService::new(work.clone(), clients.entropy.clone(), KeySettings::default())),
+            audit: Arc::new(AuditService::new(clients.database.clone())),
+            credentials: CredentialService::new(
+                work.clone(),
+                clients.vault.clone(),
+                clients.entropy.clone(),
+                clients.clock.clone(),
+                access_settings(config),
+            ),
+            oracles: OracleService::new(work.clone()),
+            evidence: EvidenceService::new(work.clone(), sla_settings.clone()),
+            sla: SlaService::new(work.clone(), clients.storage.clone(), sla_settings.clone()),
+            reputations: ReputationService::new(work.clone()),
+            pricing: PricingService::new(work.clone()),
+            jobs: JobService::new(work.clone()),
+            proofs: ProofService::new(accounts.clone(), blocks.store.clone(), clients.domains.clone()),
+            blocks: BlockService::new(blocks.store),
+            market,
+            allocations,
+            sla_settings,
+            accounts,
+            disputes,
+            offerings,
+            handlers,
+            triggers,
+        }
+    }
+}
+
+/// What handlers and triggers are built from.
+struct Parts<'a> {
+    config: &'a Config,
+    clients: &'a Clients,
+    sla: &'a SlaSettings,
+    periods: &'a PeriodSettlement,
+    market: &'a MarketService,
+}
+
+impl Parts<'_> {
+    fn handlers(&self, blocks: &BlockPorts) -> Vec<Arc<dyn JobHandler>> {
+        let Self { config, clients, periods, .. } = self;
+        let settlement: Arc<dyn FinalSettlement> = Arc::new((*periods).clone());
+        let settings = ProvisioningSettings { grace: config.market.closing_grace.0, ..ProvisioningSettings::default() };
+        let mut handlers =
+            provisioning::handlers(&clients.work, &clients.providers, &clients.vault, &settlement, settings);
+        handlers.push(Arc::new(SlaCheck::new((*periods).clone(), clients.providers.clone())));
+        handlers.extend(block::handlers(blocks));
+        handlers
+    }
+
+    fn triggers(
+        &self,
+        allocations: &AllocationService,
+        disputes: &DisputeService,
+        blocks: &BlockPorts,
+    ) -> Vec<ScheduledTrigger> {
+        let Self { config, clients, sla, periods, market } = self;
+        let work = &clients.work;
+        let reconcile = ReconcileSettings {
+            teardowns_per_hour: config.market.max_teardowns_per_hour,
+            ..ReconcileSettings::default()
+        };
+        let purge = PurgeSettings { completed_jobs: config.jobs.retention.0, ..PurgeSettings::default() };
+        let mut triggers: Vec<Arc<dyn Trigger>> = vec![
+            Arc::new(ExpireReservations::new(allocations.clone())),
+            Arc::new(EndPeriods::new(allocations.clone())),
+            Arc::new(Reconcile::new(work.clone(), clients.providers.clone(), reconcile)),
+            Arc::new(ExpireCredentials::new(work.clone())),
+            Arc::new(UnitMaintenance::new((*market).clone())),
+            Arc::new(CloseSlaWindows::new(work.clone(), (*sla).clone())),
+            Arc::new(DailyReputation::new(work.clone(), (*periods).clone(), (*sla).clone())),
+            Arc::new(SealTrigger::new(work.clone(), blocks.clone())),
+            Arc::new(DepositWatcher::new(work.clone(), clients.domains.clone())),
+            Arc::new(disputes.clone()),
+            Arc::new(PurgeTrigger::new(work.clone(), purge)),
+        ];
+        if config.pricing.enabled {
+            triggers.push(Arc::new(Reprice::new(work.clone(), Arc::new(Controller), Micros::from_days(1))));
+        }
+        let rates = config.triggers.rates();
+        let every = |name: &str| rates.iter().find(|(known, _)| *known == name).map(|(_, rate)| rate.0);
+        // A trigger without a rate of its own would be a mistake of ours; it then runs hourly.
+        let scheduled = |trigger: Arc<dyn Trigger>| {
+            let rate = every(trigger.name()).unwrap_or(Micros::from_secs(3_600));
+            ScheduledTrigger::new(trigger, rate)
+        };
+        triggers.into_iter().map(scheduled).collect()
+    }
+}
+
+fn block_ports(config: &Config, clients: &Clients) -> BlockPorts {
+    let batch = usize::try_from(config.settlement.max_block_entries).unwrap_or(usize::MAX);
+    BlockPorts {
+        store: BlockStore::new(clients.database.clone(), clients.storage.clone()),
+        ids: clients.work.ids.clone(),
+        domains: clients.domains.clone(),
+        da: clients.da.clone(),
+        settings: BlockSettings { batch, ..BlockSettings::default() },
+    }
+}
+
+fn sla_settings(config: &Config) -> SlaSettings {
+    let rules = JudgeRules { bucket: config.sla.bucket.0, quorum: config.sla.quorum, ..JudgeRules::default() };
+    SlaSettings {
+        rules,
+        billing_period: config.sla.billing_period.0,
+        lateness: config.sla.settle_delay.0,
+        metering_tolerance: Ppm(config.sla.usage_tolerance_ppm),
+        fee: BasisPoints(config.market.fee_basis_points),
+        ..SlaSettings::default()
+    }
+}
+
+fn dispute_settings(config: &Config) -> DisputeSettings {
+    DisputeSettings {
+        decision_time: config.market.dispute_deadline.0,
+        fee: BasisPoints(config.market.fee_basis_points),
+        ..DisputeSettings::default()
+    }
+}
+
+fn access_settings(config: &Config) -> AccessSettings {
+    AccessSettings {
+        replay: config.access.reveal_window.0,
+        overlap: config.access.rotation_overlap.0,
+        ..AccessSettings::default()
+    }
+}
