@@ -5,6 +5,7 @@ use row::Row;
 
 mod jobs;
 mod row;
+mod store;
 
 #[derive(Parser)]
 #[command(about = "Benchmarks of the orchestrator, beside the machine's own limits")]
@@ -22,6 +23,8 @@ struct Cli {
 enum Bench {
     /// Jobs enqueued, claimed and completed on SQLite with durable commits.
     Jobs,
+    /// Jobs through the database alone: insert, claim, complete.
+    Store(store::Args),
 }
 
 type BenchResult = Result<Vec<Row>, Box<dyn std::error::Error>>;
@@ -30,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cli = Cli::parse();
     let rows = match cli.bench {
         Bench::Jobs => jobs::run()?,
+        Bench::Store(args) => store::store(&args),
     };
     row::print(&rows, cli.json)?;
     Ok(())

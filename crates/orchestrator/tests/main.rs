@@ -1,3 +1,4 @@
 //! Tests that cross modules: contract suites of the ports, the HTTP API, the workers, stock clients.
 
 mod architecture;
+mod contract;
