@@ -1,0 +1,3 @@
+//! Contract suites: one per port, generic over the implementation, run on every implementation.
+
+mod provider;
