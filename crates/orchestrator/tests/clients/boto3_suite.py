@@ -8,6 +8,10 @@ import sys
 import urllib.error
 import urllib.request
 
+# What this machine says of other clouds is none of this test's business.
+for name in [name for name in os.environ if name.startswith("AWS_")]:
+    del os.environ[name]
+
 import boto3
 from admin import Admin
 from boto3.s3.transfer import TransferConfig

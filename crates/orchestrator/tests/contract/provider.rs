@@ -48,7 +48,7 @@ fn wish(number: u128, generation: u64, bytes: u64) -> AllocateRequest {
 
 fn key(name: &str, number: u128, generation: u64, permissions: Permissions) -> IssueRequest {
     let key =
-        IssuedKey { access_key_id: format!("AKTEST{name}"), secret: format!("secret of the key {name:>20}") };
+        IssuedKey { access_key_id: format!("AKTESTER{name}"), secret: format!("secret of the key {name:>20}") };
     IssueRequest { allocation: id(number), generation: Generation(generation), key, permissions }
 }
 
@@ -100,7 +100,7 @@ async fn keeps_the_contract(client: &dyn ProviderClient) {
     let mut late_key = read_write.clone();
     late_key.generation = late;
     assert!(matches!(client.issue_credential(&late_key).await, Err(ProviderError::Stale(_))));
-    let revoked = client.revoke_credential(id(1), late, "AKTESTA").await;
+    let revoked = client.revoke_credential(id(1), late, "AKTESTERA").await;
     assert!(matches!(revoked, Err(ProviderError::Stale(_))), "{revoked:?}");
     let narrowed = client.restrict(id(1), late, AccessLevel::None).await;
     assert!(matches!(narrowed, Err(ProviderError::Stale(_))), "{narrowed:?}");
@@ -111,9 +111,9 @@ async fn keeps_the_contract(client: &dyn ProviderClient) {
         client.restrict(id(1), Generation(6), level).await.unwrap();
     }
     for _ in 0..2 {
-        client.revoke_credential(id(1), Generation(7), "AKTESTA").await.unwrap();
+        client.revoke_credential(id(1), Generation(7), "AKTESTERA").await.unwrap();
     }
-    client.revoke_credential(id(9), Generation(1), "AKTESTA").await.unwrap();
+    client.revoke_credential(id(9), Generation(1), "AKTESTERA").await.unwrap();
 
     let usage = client.usage(id(1)).await.unwrap();
     assert_eq!((usage.stored, usage.byte_seconds, usage.egress), (Bytes(0), 0, Bytes(0)));
@@ -136,7 +136,7 @@ async fn keeps_the_contract(client: &dyn ProviderClient) {
         client.restrict(id(1), Generation(9), AccessLevel::Full).await,
         Err(ProviderError::Unknown(_))
     ));
-    client.revoke_credential(id(1), Generation(9), "AKTESTA").await.unwrap();
+    client.revoke_credential(id(1), Generation(9), "AKTESTERA").await.unwrap();
 }
 
 struct Server {
