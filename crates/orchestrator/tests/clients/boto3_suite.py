@@ -16,7 +16,7 @@ import boto3
 from admin import Admin
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, MissingDependencyException
 
 MIB = 1 << 20
 s3_url, admin_url, token = sys.argv[1:4]
@@ -85,8 +85,8 @@ refused(s3.get_object, "NoSuchKey", Bucket=bucket, Key="dir")
 for algorithm in ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"):
     try:
         sent = s3.put_object(Bucket=bucket, Key="sum", Body=body, ChecksumAlgorithm=algorithm)
-    except Exception as error:  # boto3 without its optional native part lacks some of them
-        assert "awscrt" in str(error), error
+    except MissingDependencyException:  # boto3 without its optional native part lacks some of them
+        assert algorithm in ("CRC32C", "CRC64NVME"), algorithm
         continue
     assert sent["Checksum" + algorithm]
     got = s3.get_object(Bucket=bucket, Key="sum", ChecksumMode="ENABLED")
