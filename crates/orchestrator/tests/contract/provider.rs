@@ -47,8 +47,10 @@ fn wish(number: u128, generation: u64, bytes: u64) -> AllocateRequest {
 }
 
 fn key(name: &str, number: u128, generation: u64, permissions: Permissions) -> IssueRequest {
-    let key =
-        IssuedKey { access_key_id: format!("AKTESTER{name}"), secret: format!("secret of the key {name:>20}") };
+    let key = IssuedKey {
+        access_key_id: format!("AKTESTER{name}"),
+        secret: format!("secret of the key {name:>20}"),
+    };
     IssueRequest { allocation: id(number), generation: Generation(generation), key, permissions }
 }
 
@@ -304,6 +306,8 @@ async fn usage_is_the_exact_integral_and_survives_a_restart() {
     assert_eq!(server.client.usage(id(1)).await.unwrap(), usage);
 
     let Server { handle, directory, now, .. } = server;
+    let second = ProviderServer::start(ProviderOptions::new(directory.path(), TOKEN)).await;
+    assert!(second.is_err(), "two servers over one directory");
     // What a crash in the middle of a write leaves: a temporary file, and a file that the store does not name.
     std::fs::write(directory.path().join("tmp/left"), "half").unwrap();
     let orphan = directory.path().join("objects/ab").join(format!("ab{}", "0".repeat(30)));
