@@ -23,7 +23,7 @@ use orchestrator::{
 };
 use serde_json::{Value, json};
 
-use crate::Row;
+use crate::row::Row;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -67,23 +67,14 @@ pub fn store(args: &Args) -> Vec<Row> {
     let (bare, bare_single) = bare(&dir.path().join("bare.db"), args).expect("bare sqlite runs");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let run = runtime.block_on(run(&dir.path().join("store.db"), args)).expect("the database runs");
-    let rate = |name: &str, value: f64, baseline: Option<f64>, goal: Option<f64>| Row {
-        name: name.to_owned(),
-        value,
-        unit: "jobs/s",
-        baseline,
-        ratio: baseline.map(|limit| value / limit),
-        goal,
-        holds: goal.map(|goal| value >= goal),
+    let rate = |name: &str, value: f64, baseline: Option<f64>, goal: Option<f64>| {
+        let row = Row::new(name, value, "jobs/s");
+        let row = baseline.map_or(row.clone(), |limit| row.beside(limit));
+        goal.map_or(row.clone(), |goal| row.at_least(goal))
     };
-    let plain = |name: &str, value: f64, unit: &'static str, goal: Option<f64>| Row {
-        name: name.to_owned(),
-        value,
-        unit,
-        baseline: None,
-        ratio: None,
-        goal,
-        holds: goal.map(|goal| value <= goal),
+    let plain = |name: &str, value: f64, unit: &str, goal: Option<f64>| {
+        let row = Row::new(name, value, unit);
+        goal.map_or(row.clone(), |goal| row.at_most(goal))
     };
     vec![
         rate("store: inserted, claimed, completed", run.per_second, Some(bare), Some(10_000.0)),

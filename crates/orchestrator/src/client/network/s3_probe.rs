@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use reqwest::{Client, ClientBuilder, Request, Response};
+use reqwest::{Client, Request, Response};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use sha2::{Digest, Sha256};
 
@@ -31,12 +31,19 @@ impl Default for S3ProbeSettings {
     }
 }
 
-/// A client builder for known servers: no proxy, no redirects, TLS by ring.
-#[must_use]
-pub fn plain_client(connect_timeout: Duration) -> ClientBuilder {
+/// A client for known servers: no proxy, no redirects, TLS by ring. A machine without root certificates still gets one,
+/// which then trusts no TLS server.
+///
+/// # Errors
+/// When TLS can't be set up.
+pub fn plain_client(connect_timeout: Duration, timeout: Duration) -> Result<Client, reqwest::Error> {
     // Somebody else may have installed one already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).connect_timeout(connect_timeout)
+    let builder = || {
+        let builder = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        builder.connect_timeout(connect_timeout).timeout(timeout)
+    };
+    builder().build().or_else(|_| builder().tls_certs_only([]).build())
 }
 
 /// Probes S3 endpoints.
@@ -50,7 +57,7 @@ impl S3Probe {
     /// # Errors
     /// When TLS can't be set up.
     pub fn new(settings: S3ProbeSettings) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self { http: plain_client(settings.connect_timeout).timeout(settings.timeout).build()? })
+        Ok(Self { http: plain_client(settings.connect_timeout, settings.timeout)? })
     }
 
     async fn run(

@@ -27,12 +27,15 @@ pub struct CoHosted {
     pub admin_token: Zeroizing<String>,
 }
 
+/// An adapter, and what it was made from.
+type Made = (AdapterConfig, Arc<dyn ProviderClient>);
+
 /// Makes adapters from what is known of a provider, and keeps each until that changes.
 pub struct AdapterDirectory {
     vault: Arc<dyn Vault>,
     co_hosted: Option<CoHosted>,
     settings: EmbeddedSettings,
-    made: RwLock<HashMap<ProviderId, (AdapterConfig, Arc<dyn ProviderClient>)>>,
+    made: RwLock<HashMap<ProviderId, Made>>,
 }
 
 impl AdapterDirectory {

@@ -58,9 +58,7 @@ impl EmbeddedProvider {
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
             return Err(ProviderError::Refused("the admin address must be an http(s) address".into()));
         }
-        let http = crate::client::network::s3_probe::plain_client(settings.connect_timeout)
-            .timeout(settings.timeout)
-            .build()
+        let http = crate::client::network::s3_probe::plain_client(settings.connect_timeout, settings.timeout)
             .map_err(|error| refused(&error))?;
         Ok(Self { base: admin_url.trim_end_matches('/').to_owned(), token, http })
     }
