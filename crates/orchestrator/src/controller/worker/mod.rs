@@ -1,1 +1,10 @@
-//! The background: job driver, triggers, relay, prober.
+//! The background: the driver of the job engine, the consumer of triggers and the relay of the outbox. Each is a loop that
+//! ends when its shutdown token is cancelled; each can be stepped by a test.
+
+pub mod driver;
+pub mod relay;
+pub mod trigger;
+
+pub use driver::{Driver, DriverSettings};
+pub use relay::{Relay, RelayPorts, RelayReport, RelaySettings};
+pub use trigger::{ScheduledTrigger, TriggerConsumer, TriggerRegistry, TriggerStatus};
