@@ -1,1 +1,3 @@
-//! Implementations of the network port.
+//! Clients of the network.
+
+pub mod s3_probe;
