@@ -8,6 +8,10 @@ use super::{
     ids::{AllocationId, OracleId, ReportId, UnitId},
     quantity::{Bytes, Timestamp},
 };
+use crate::core::client::{
+    database::Entity,
+    schema::{self, Collection},
+};
 
 /// What an operation of a probe was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -157,12 +161,19 @@ pub struct EvidenceReport {
 pub struct StoredReport {
     /// Its id.
     pub id: ReportId,
+    /// `<oracle>/<subject>/<from>`: no two reports of one oracle and subject begin at the same instant.
+    pub period_key: String,
     /// The report.
     pub report: EvidenceReport,
     /// Start of the bucket it lies in.
     pub bucket: Timestamp,
     /// When it came in.
     pub received_at: Timestamp,
-    /// Whether the quorum outvoted it.
-    pub outvoted: bool,
+}
+
+impl Entity for StoredReport {
+    const COLLECTION: Collection = schema::REPORTS;
+    fn document_id(&self) -> String {
+        self.id.to_string()
+    }
 }

@@ -2,16 +2,22 @@
 
 pub mod account;
 pub mod allocation;
+pub mod billing;
 pub mod block;
 pub mod credential;
+pub mod dispute;
 pub mod event;
 pub mod evidence;
 pub mod ids;
 pub mod money;
 pub mod offering;
 pub mod party;
+pub mod pricing;
 pub mod quantity;
+pub mod ranking;
+pub mod reputation;
 pub mod score;
+pub mod sla;
 pub mod terms;
 pub mod unit;
 pub mod verdict;

@@ -1,1 +1,11 @@
-//! The scoring service.
+//! What the market shows: reputations, and the ranked offerings over an in-memory projection of the units.
+
+pub mod feed;
+pub mod offering;
+pub mod projection;
+pub mod reputation;
+
+pub use feed::{ChangeFeed, WatchedCommitter};
+pub use offering::{OfferingService, OfferingSettings};
+pub use projection::{Offering, OfferingPage, OfferingSort, Removed};
+pub use reputation::{DailyReputation, ReputationService};
