@@ -41,8 +41,8 @@ use crate::{
     },
     error::{Error, ErrorCode, Result},
     resource::{
-        Item,
-        embedded::{DataDirectory, DataLock, next_boot_epoch},
+        Plan, Resource,
+        embedded::{DataDir, DataDirLock, next_boot_epoch},
     },
     service::{
         access::{KeyService, KeySettings},
@@ -91,7 +91,7 @@ pub struct Daemon {
     background: Vec<JoinHandle<()>>,
     provider: Option<ProviderHandle>,
     database: Arc<dyn DatabaseClient>,
-    _lock: DataLock,
+    _lock: DataDirLock,
 }
 
 impl Daemon {
@@ -101,7 +101,7 @@ impl Daemon {
     /// [`ErrorCode::DataDirLocked`], [`ErrorCode::DataDirUnwritable`], [`ErrorCode::InvalidConfig`], and whatever keeps a
     /// client from opening; what was started until then is stopped.
     pub async fn start(config: &Config, options: StartOptions) -> Result<Self> {
-        let directory = DataDirectory::new(&config.data.dir);
+        let directory = data_dir(config);
         directory.apply()?;
         let lock = directory.lock()?;
         let listener = bind(config.api.listen, "api.listen").await?;
@@ -122,7 +122,7 @@ impl Daemon {
 
     async fn start_inside(
         config: &Config,
-        lock: DataLock,
+        lock: DataDirLock,
         listener: TcpListener,
         provider: Option<&ProviderHandle>,
     ) -> Result<Self> {
@@ -132,7 +132,7 @@ impl Daemon {
         };
         let clients = clients::open(config, co_hosted).await?;
         let services = Services::build(config, &clients);
-        let epoch = next_boot_epoch(clients.database.as_ref(), clients.committer.as_ref()).await?;
+        let epoch = next_boot_epoch(clients.committer.as_ref(), clients.database.as_ref()).await?;
         tracing::info!(epoch, data = %config.data.dir.display(), "starting");
 
         let default_market = match config.provider.cohosted {
@@ -446,23 +446,29 @@ async fn operator_key(config: &Config, services: &Services, clients: &Clients) -
 ///
 /// # Errors
 /// When it can't even be looked at.
-pub fn plan(config: &Config) -> Result<Vec<Item>> {
-    Ok(DataDirectory::new(&config.data.dir).plan())
+pub fn plan(config: &Config) -> Result<Plan> {
+    data_dir(config).plan()
 }
 
-/// Makes what is missing: directories, secrets, schema; doing it twice changes nothing. Answers what was verified.
+fn data_dir(config: &Config) -> DataDir {
+    DataDir::new(&config.data.dir, &["storage", "chain", "provider"])
+}
+
+/// Makes what is missing: directories, secrets, schema; doing it twice changes nothing. Answers what
+/// was done, after it was verified.
 ///
 /// # Errors
 /// [`ErrorCode::DataDirLocked`] while a daemon runs; whatever can't be made.
-pub async fn apply(config: &Config) -> Result<Vec<Item>> {
-    let directory = DataDirectory::new(&config.data.dir);
-    directory.apply()?;
+pub async fn apply(config: &Config) -> Result<Plan> {
+    let directory = data_dir(config);
+    let done = directory.apply()?;
     let _lock = directory.lock()?;
     secret::vault_key(config, &SystemEntropy)?;
     provider_token(config)?;
     let database = clients::open_database(&config.data.dir).await?;
     database.disconnect().await?;
-    Ok(directory.verify())
+    directory.verify()?;
+    Ok(done)
 }
 
 /// Rebuilds the ledger from what was published and compares it. Reads the settlement and data-availability layers
@@ -495,7 +501,7 @@ pub struct OfflineKeys {
     /// The service.
     pub keys: KeyService,
     database: Arc<dyn DatabaseClient>,
-    _lock: DataLock,
+    _lock: DataDirLock,
 }
 
 impl OfflineKeys {
@@ -504,7 +510,7 @@ impl OfflineKeys {
     /// # Errors
     /// [`ErrorCode::DataDirLocked`] while a daemon runs; [`ErrorCode::NotFound`] when there is none.
     pub async fn open(config: &Config) -> Result<Self> {
-        let directory = DataDirectory::new(&config.data.dir);
+        let directory = data_dir(config);
         if !config.data.dir.join("orchestrator.db").exists() {
             let detail = format!("there is no database in {}; run `orchestrator setup` first", config.data.dir.display());
             return Err(Error::new(ErrorCode::NotFound, detail));

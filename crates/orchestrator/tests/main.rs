@@ -10,3 +10,4 @@
 mod architecture;
 mod clients;
 mod contract;
+mod market;

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::{ConfigArgs, Failure, Outcome, output};
-use crate::setup;
+use super::{ConfigArgs, Outcome, output};
+use crate::{resource::Action, setup};
 
 /// What to do.
 #[derive(Debug, Args)]
@@ -24,15 +24,18 @@ pub struct SetupArgs {
 /// When something can't be made, or is not ready afterwards.
 pub async fn run(args: &SetupArgs) -> Outcome {
     let config = args.config.load()?;
-    let report = if args.plan { setup::plan(&config)? } else { setup::apply(&config).await? };
+    let plan = if args.plan { setup::plan(&config)? } else { setup::apply(&config).await? };
     if args.json {
-        return output::json(&report);
+        return output::json(&plan);
     }
-    let rows = report.iter().map(|item| vec![item.kind.to_string(), item.name.clone(), item.status.to_string()]).collect();
-    output::table(&["what", "name", "status"], rows, "nothing is needed")?;
-    match report.iter().filter(|item| !item.is_ready()).count() {
-        0 => Ok(()),
-        _ if args.plan => Ok(()),
-        count => Err(Failure::Failed(format!("{count} resources are not ready"))),
-    }
+    let word = |action| match (action, args.plan) {
+        (Action::Exists, _) => "is there",
+        (Action::Create, true) => "will be made",
+        (Action::Create, false) => "made",
+        (Action::Change, true) => "will be changed",
+        (Action::Change, false) => "changed",
+    };
+    let rows = plan.steps.iter().map(|step| vec![step.kind.into(), step.name.clone(), word(step.action).into()]).collect();
+    output::table(&["what", "name", "state"], rows, "nothing is needed")?;
+    if args.plan { Ok(()) } else { output::line("everything is ready") }
 }

@@ -49,7 +49,24 @@ pub struct NewProvider {
     #[serde(default)]
     pub domain: Option<DomainId>,
     /// How its units are reached.
-    pub adapter: AdapterConfig,
+    #[serde(default)]
+    pub adapter: NewAdapter,
+}
+
+/// How the units of a new provider are reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum NewAdapter {
+    /// The server that this daemon hosts.
+    #[default]
+    CoHosted,
+    /// A built-in S3 server elsewhere.
+    Embedded {
+        /// Base address of its admin API.
+        admin_url: String,
+        /// The admin API's token; sealed before it is stored.
+        admin_token: String,
+    },
 }
 
 /// A consumer to register.

@@ -9,14 +9,19 @@ mod validate;
 
 pub use bootstrap::{DefaultMarket, ensure_default_market};
 pub use input::{
-    Listing, MaintenanceRequest, NewConsumer, NewProvider, NewUnit, PageRequest, TermsUpdate, UnitQuery,
+    Listing, MaintenanceRequest, NewAdapter, NewConsumer, NewProvider, NewUnit, PageRequest, TermsUpdate, UnitQuery,
 };
 pub use maintenance::{UnitDue, UnitMaintenance};
 pub(in crate::service) use party::list;
 pub(in crate::service) use validate::size;
 
+use std::sync::Arc;
+
 use super::work::Work;
-use crate::core::market::{quantity::Micros, terms::DomainId};
+use crate::core::{
+    client::vault::Vault,
+    market::{quantity::Micros, terms::DomainId},
+};
 
 /// What the market's service is tuned by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +44,14 @@ impl Default for MarketSettings {
 #[derive(Clone)]
 pub struct MarketService {
     work: Work,
+    vault: Arc<dyn Vault>,
     settings: MarketSettings,
 }
 
 impl MarketService {
-    /// A service over the unit of work.
+    /// A service over the unit of work; the vault seals the tokens of providers elsewhere.
     #[must_use]
-    pub const fn new(work: Work, settings: MarketSettings) -> Self {
-        Self { work, settings }
+    pub fn new(work: Work, vault: Arc<dyn Vault>, settings: MarketSettings) -> Self {
+        Self { work, vault, settings }
     }
 }

@@ -1,13 +1,13 @@
 //! Providers and consumers.
 
-use super::{Listing, MarketService, NewConsumer, NewProvider, PageRequest, validate};
+use super::{Listing, MarketService, NewAdapter, NewConsumer, NewProvider, PageRequest, validate};
 use crate::{
     core::{
         client::database::{Changeset, Entity, Filter, Query, ReaderExt},
         market::{
             event::Audience,
             ids::{ConsumerId, ProviderId},
-            party::{Consumer, Principal, Provider},
+            party::{AdapterConfig, Consumer, Principal, Provider},
             terms::DomainId,
         },
     },
@@ -26,13 +26,15 @@ impl MarketService {
     pub async fn register_provider(&self, call: &Call, new: NewProvider) -> Result<Answer<Provider>> {
         operators_only(call, "register providers")?;
         validate::name("name", &new.name)?;
+        validate::adapter(&new.adapter)?;
         let domain = self.domain(new.domain)?;
         let compute = || async {
+            let id = self.work.ids.next();
             let provider = Provider {
-                id: self.work.ids.next(),
+                id,
                 name: new.name.clone(),
                 domain: domain.clone(),
-                adapter: new.adapter.clone(),
+                adapter: self.adapter(id, &new.adapter)?,
                 created_at: self.work.now(),
             };
             let mut changes = Changeset::new();
@@ -41,6 +43,16 @@ impl MarketService {
             Ok(Draft::new(changes, provider))
         };
         self.work.run(call, "provider.register", compute).await
+    }
+
+    fn adapter(&self, provider: ProviderId, new: &NewAdapter) -> Result<AdapterConfig> {
+        Ok(match new {
+            NewAdapter::CoHosted => AdapterConfig::Embedded { admin_url: None, sealed_token: None },
+            NewAdapter::Embedded { admin_url, admin_token } => AdapterConfig::Embedded {
+                admin_url: Some(admin_url.clone()),
+                sealed_token: Some(self.vault.seal(&provider.to_string(), admin_token.as_bytes())?),
+            },
+        })
     }
 
     /// A provider: itself, or any for operators.

@@ -57,11 +57,34 @@ pub struct RegisterProvider {
     /// Where it is paid; `local` unless said otherwise.
     #[serde(default)]
     pub domain: Option<String>,
+    /// How its units are reached; the server that this daemon hosts unless said otherwise.
+    #[serde(default)]
+    pub adapter: RegisterAdapter,
+}
+
+/// How the units of a provider are reached.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RegisterAdapter {
+    /// The server that this daemon hosts.
+    #[default]
+    CoHosted,
+    /// A built-in S3 server elsewhere.
+    Embedded {
+        /// Base address of its admin API.
+        #[schema(example = "http://127.0.0.1:7702")]
+        admin_url: String,
+        /// The admin API's token; it is stored sealed and never shown.
+        admin_token: String,
+    },
 }
 
 impl From<RegisterProvider> for NewProvider {
     fn from(view: RegisterProvider) -> Self {
-        let adapter = AdapterConfig::Embedded { admin_url: None, sealed_token: None };
+        let adapter = match view.adapter {
+            RegisterAdapter::CoHosted => NewAdapter::CoHosted,
+            RegisterAdapter::Embedded { admin_url, admin_token } => NewAdapter::Embedded { admin_url, admin_token },
+        };
         Self { name: view.name, domain: view.domain.map(DomainId), adapter }
     }
 }

@@ -41,7 +41,7 @@ use crate::{
         },
         job::{JobContext, JobError, JobHandler, Processed, Verified},
         ledger::{LedgerDraft, Posting},
-        market::{MarketService, MarketSettings, NewConsumer, NewProvider, NewUnit},
+        market::{MarketService, MarketSettings, NewConsumer, NewAdapter, NewProvider, NewUnit},
         provisioning::{ProvisioningSettings, handlers},
         work::{Call, RequestKey, Work},
     },
@@ -152,8 +152,7 @@ pub(super) fn new_unit(capacity: Bytes) -> NewUnit {
 }
 
 pub(super) fn new_provider() -> NewProvider {
-    let adapter = AdapterConfig::Embedded { admin_url: None, sealed_token: None };
-    NewProvider { name: "built-in".into(), domain: None, adapter }
+    NewProvider { name: "built-in".into(), domain: None, adapter: NewAdapter::CoHosted }
 }
 
 impl World {
@@ -170,7 +169,7 @@ impl World {
         let settings = ProvisioningSettings::default();
         let directory: Arc<dyn crate::core::client::provider::ProviderDirectory> = Arc::new(fake.clone());
         let handlers = handlers(&work, &directory, &vault, &settlement, settings);
-        let market = MarketService::new(work.clone(), MarketSettings::default());
+        let market = MarketService::new(work.clone(), vault.clone(), MarketSettings::default());
         let offerings = Arc::new(AllUnits(db.clone()));
         let allocations = AllocationService::new(work.clone(), offerings, AllocationSettings::default());
         let access = AccessSettings { wait: Micros::ZERO, ..AccessSettings::default() };
