@@ -113,20 +113,25 @@ impl State {
         Ok(())
     }
 
+    fn check(&self, write: &Write) -> Result<()> {
+        let table = self.table(write.collection)?;
+        if let WriteOp::Insert { body } | WriteOp::Replace { body, .. } = &write.op {
+            let body = value::parse(write.collection, &write.id, body)?;
+            value::unique_keys(&table.spec, &body)?;
+        }
+        Ok(())
+    }
+
     fn write(&mut self, write: Write, undo: &mut Undo) -> Result<()> {
         let Write { collection, id, op } = write;
         let present = self.table(collection)?.rows.get(&id).cloned();
         if let WriteOp::Insert { body: text } = op {
-            let body = value::parse(collection, &id, &text)?;
             if present.is_some() {
                 return Err(DatabaseError::AlreadyExists { collection, id, index: "id".into() });
             }
-            return self.put(collection, &id, Some(Row { version: 1, text, body }), undo);
+            let row = Row::new(collection, &id, 1, text)?;
+            return self.put(collection, &id, Some(row), undo);
         }
-        let next = match &op {
-            WriteOp::Replace { body, .. } => Some(value::parse(collection, &id, body)?),
-            _ => None,
-        };
         let Some(present) = present else { return Err(DatabaseError::Missing { collection, id }) };
         match op {
             WriteOp::Insert { .. } => Ok(()),
@@ -136,23 +141,23 @@ impl State {
                 Err(DatabaseError::Conflict { collection, id })
             }
             WriteOp::Replace { body: text, .. } => {
-                let version = present.version + 1;
-                self.put(collection, &id, next.map(|body| Row { version, text, body }), undo)
+                let row = Row::new(collection, &id, present.version + 1, text)?;
+                self.put(collection, &id, Some(row), undo)
             }
             WriteOp::Delete { .. } => self.put(collection, &id, None, undo),
             WriteOp::Require { .. } => Ok(()),
             WriteOp::Add { field, delta, floor } => {
-                let mut body = present.body.clone();
-                value::add((collection, &id), &mut body, &field, delta, floor)?;
-                self.put(collection, &id, Some(Row::new(present.version + 1, body)?), undo)
+                let text = value::add((collection, &id), &present.text, &field, delta, floor)?;
+                let row = Row::new(collection, &id, present.version + 1, text)?;
+                self.put(collection, &id, Some(row), undo)
             }
         }
     }
 }
 
 impl Row {
-    fn new(version: u64, body: Map<String, Value>) -> Result<Self> {
-        let text = serde_json::to_string(&body).map_err(|error| DatabaseError::Invalid(error.to_string()))?;
+    fn new(collection: Collection, id: &str, version: u64, text: String) -> Result<Self> {
+        let body = value::parse(collection, id, &text)?;
         Ok(Self { version, text, body })
     }
 
@@ -236,9 +241,7 @@ impl Reader for MemoryDatabase {
     }
 
     async fn find(&self, mut query: Query) -> Result<Page> {
-        value::check_limit(query.limit)?;
-        value::check_filter(&query.filter)?;
-        value::check_sort(&query.sort)?;
+        value::check_query(&query)?;
         let limit = query.limit;
         // One more than asked for tells whether there is a next page.
         query.limit += 1;
@@ -264,12 +267,7 @@ impl Reader for MemoryDatabase {
 #[async_trait]
 impl Claimer for MemoryDatabase {
     async fn claim(&self, claim: Claim) -> Result<Vec<Document>> {
-        value::check_limit(claim.limit)?;
-        value::check_filter(&claim.filter)?;
-        value::check_sort(&claim.sort)?;
-        for path in claim.set.iter().map(|(p, _)| p).chain(claim.increment.iter().map(|(p, _)| p)) {
-            value::check_path(path)?;
-        }
+        value::check_claim(&claim)?;
         let Claim { collection, filter, sort, limit, set, increment } = claim;
         let query = Query { collection, filter, sort, limit, after: None };
         self.state.write().atomically(|state, undo| {
@@ -279,9 +277,8 @@ impl Claimer for MemoryDatabase {
             };
             let mut documents = Vec::with_capacity(found.len());
             for (id, row) in found {
-                let mut body = row.body.clone();
-                value::change(&mut body, &set, &increment)?;
-                let row = Row::new(row.version + 1, body)?;
+                let text = value::change(&row.text, &set, &increment)?;
+                let row = Row::new(collection, &id, row.version + 1, text)?;
                 documents.push(row.document(&id));
                 state.put(collection, &id, Some(row), undo)?;
             }
@@ -296,6 +293,10 @@ impl Committer for MemoryDatabase {
         value::check_changeset(&changeset)?;
         self.state.write().atomically(|state, undo| {
             state.ready()?;
+            // What is wrong in itself is refused before anything is compared with what is stored.
+            for write in &changeset.writes {
+                state.check(write)?;
+            }
             for write in changeset.writes {
                 state.write(write, undo)?;
             }

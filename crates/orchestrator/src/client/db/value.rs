@@ -1,9 +1,16 @@
 //! How fields of documents are read, compared and changed: one meaning for every back end that is written here.
 
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value};
 
+use super::scan;
 use crate::core::client::{
-    database::{Changeset, Cursor, DatabaseError, Expect, Filter, Result, Scalar, Sort, WriteOp},
+    database::{
+        Changeset, Claim, Cursor, DatabaseError, Expect, Filter, Query, Result, Scalar, Sort, WriteOp,
+    },
     schema::{Collection, CollectionSpec},
 };
 
@@ -99,16 +106,69 @@ pub(crate) fn parse(collection: Collection, id: &str, body: &str) -> Result<Map<
         .map_err(|error| DatabaseError::Invalid(format!("{collection}/{id} is not a JSON object: {error}")))
 }
 
-/// Reads a body that is already stored.
+/// Refuses what is no JSON object, without building it.
 ///
 /// # Errors
-/// [`DatabaseError::Damaged`] when it is no JSON object.
-pub(crate) fn parse_stored(collection: Collection, id: &str, body: &str) -> Result<Map<String, Value>> {
-    serde_json::from_str(body).map_err(|source| DatabaseError::Damaged {
-        collection,
-        id: id.to_owned(),
-        source,
-    })
+/// [`DatabaseError::Invalid`] when it is no JSON object.
+pub(crate) fn check_object(collection: Collection, id: &str, body: &str) -> Result<()> {
+    let invalid = |why: &dyn std::fmt::Display| {
+        DatabaseError::Invalid(format!("{collection}/{id} is not a JSON object: {why}"))
+    };
+    if !body.trim_start().starts_with('{') {
+        return Err(invalid(&"it does not begin with a brace"));
+    }
+    serde_json::from_str::<Checked>(body).map(|_| ()).map_err(|error| invalid(&error))
+}
+
+/// Any JSON value, read as strictly as one that is kept.
+struct Checked;
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Self, A::Error> {
+        while list.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self, A::Error> {
+        while map.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 /// Puts a value at a dotted path; objects on the way are made.
@@ -125,48 +185,63 @@ fn put(body: &mut Map<String, Value>, path: &str, value: Value) -> Result<()> {
     }
 }
 
-/// What a claim does to one document.
+/// What a claim makes of one document's text.
 ///
 /// # Errors
 /// [`DatabaseError::Invalid`] when a field to add to is no integer, or the sum does not fit.
-pub(crate) fn change(
-    body: &mut Map<String, Value>,
-    set: &[(String, Scalar)],
-    increment: &[(String, i64)],
-) -> Result<()> {
+pub(crate) fn change(text: &str, set: &[(String, Scalar)], increment: &[(String, i64)]) -> Result<String> {
+    let mut fields: Vec<(&str, Value)> = Vec::with_capacity(set.len() + increment.len());
     for (field, scalar) in set {
-        put(body, field, Key::from(scalar).to_json())?;
+        fields.push((field, Key::from(scalar).to_json()));
     }
     for (field, delta) in increment {
-        let present = match key(body, field) {
+        let before = fields.iter().rev().find(|(name, _)| name == field).map(|(_, value)| Key::from(value));
+        let present = match before.unwrap_or_else(|| scan::key(text, field)) {
             Key::Null => 0,
             Key::Int(value) => value,
             _ => return Err(DatabaseError::Invalid(format!("`{field}` is not an integer"))),
         };
-        put(body, field, sum(field, present, *delta)?.into())?;
+        fields.push((field, sum(field, present, *delta)?.into()));
     }
-    Ok(())
+    with_fields(text, fields)
 }
 
-/// What a guarded addition does to one document.
+/// The text with the fields set, the last of equal names counting.
+fn with_fields(text: &str, fields: Vec<(&str, Value)>) -> Result<String> {
+    let plain = fields.iter().enumerate().all(|(place, (name, _))| {
+        !name.contains('.') && fields.iter().take(place).all(|(other, _)| other != name)
+    });
+    if plain {
+        let fields: Vec<_> = fields.into_iter().map(|(name, value)| (name, value.to_string())).collect();
+        return Ok(scan::set(text, &fields));
+    }
+    let invalid = |error: serde_json::Error| DatabaseError::Invalid(error.to_string());
+    let mut body: Map<String, Value> = serde_json::from_str(text).map_err(invalid)?;
+    for (field, value) in fields {
+        put(&mut body, field, value)?;
+    }
+    serde_json::to_string(&body).map_err(invalid)
+}
+
+/// What a guarded addition makes of one document's text.
 ///
 /// # Errors
 /// [`DatabaseError::BelowFloor`]; [`DatabaseError::Invalid`] when the field is no integer, or the sum does not fit.
 pub(crate) fn add(
     (collection, id): (Collection, &str),
-    body: &mut Map<String, Value>,
+    text: &str,
     field: &str,
     delta: i64,
     floor: i64,
-) -> Result<()> {
-    let Key::Int(present) = key(body, field) else {
+) -> Result<String> {
+    let Key::Int(present) = scan::key(text, field) else {
         return Err(DatabaseError::Invalid(format!("`{field}` of {collection}/{id} is not an integer")));
     };
     let after = sum(field, present, delta)?;
     if after < floor {
         return Err(DatabaseError::BelowFloor { collection, id: id.to_owned(), field: field.to_owned() });
     }
-    put(body, field, after.into())
+    with_fields(text, vec![(field, after.into())])
 }
 
 fn sum(field: &str, present: i64, delta: i64) -> Result<i64> {
@@ -298,6 +373,22 @@ pub(crate) fn check_filter(filter: &Filter) -> Result<()> {
         Ok(())
     }
     walk(filter, 0, &mut 0)
+}
+
+/// Refuses claims with bad limits, filters or paths.
+pub(crate) fn check_claim(claim: &Claim) -> Result<()> {
+    check_limit(claim.limit)?;
+    check_filter(&claim.filter)?;
+    check_sort(&claim.sort)?;
+    let incremented = claim.increment.iter().map(|(path, _)| path);
+    claim.set.iter().map(|(path, _)| path).chain(incremented).try_for_each(|path| check_path(path))
+}
+
+/// Refuses queries with bad limits, filters or paths.
+pub(crate) fn check_query(query: &Query) -> Result<()> {
+    check_limit(query.limit)?;
+    check_filter(&query.filter)?;
+    check_sort(&query.sort)
 }
 
 /// Refuses changesets with bad ids or paths; bodies are looked at where they are read.

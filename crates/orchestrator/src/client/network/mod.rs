@@ -1,1 +1,4 @@
-//! Implementations of the network port.
+//! Network clients that the other adapters use.
+
+pub mod guard;
+pub mod http;

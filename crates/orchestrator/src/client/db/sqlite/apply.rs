@@ -1,0 +1,353 @@
+//! What the writer does inside its transaction: changesets and claims. Everything that can be computed without the
+//! database — that bodies are objects, what their indexed fields are — was computed before, by the caller.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use rusqlite::{
+    CachedStatement, Connection, ErrorCode, OptionalExtension, Row, params_from_iter, types::ToSql,
+};
+
+use super::{
+    layout::{Layout, Table, column, same},
+    query,
+};
+use crate::{
+    client::db::{
+        scan,
+        value::{self, Key},
+    },
+    core::client::{
+        database::{
+            Changeset, Claim, DatabaseError, Document, Expect, Query, Result, Scalar, Write, WriteOp,
+        },
+        schema::Collection,
+    },
+};
+
+/// Why something was not applied.
+pub(super) enum Failure {
+    /// The request is refused; whatever else is in the transaction stands.
+    Refused(DatabaseError),
+    /// The database is in trouble; the transaction can't go on.
+    Broken(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+type Applied<T> = std::result::Result<T, Failure>;
+
+/// A write that was checked as far as it can be without the database.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    table: Arc<Table>,
+    write: Write,
+    /// The columns of the body; empty for writes without one.
+    keys: Vec<Key>,
+}
+
+/// A claim that was checked.
+#[derive(Debug)]
+pub(super) struct PreparedClaim {
+    table: Arc<Table>,
+    query: Query,
+    set: Vec<(String, Scalar)>,
+    increment: Vec<(String, i64)>,
+    /// Whether it changes a field of a unique index, and so may be refused half-way.
+    may_collide: bool,
+}
+
+fn unknown(collection: Collection) -> DatabaseError {
+    DatabaseError::Invalid(format!("there is no collection {collection}"))
+}
+
+/// Checks a changeset.
+pub(super) fn prepare(layout: &Layout, changeset: Changeset) -> Result<Vec<Prepared>> {
+    value::check_changeset(&changeset)?;
+    let prepare = |write: Write| {
+        let table = Arc::clone(layout.table(write.collection).ok_or_else(|| unknown(write.collection))?);
+        let keys = match &write.op {
+            WriteOp::Insert { body } | WriteOp::Replace { body, .. } => {
+                value::check_object(write.collection, &write.id, body)?;
+                let keys = scan::keys(body, &table.columns);
+                check_unique(&table, &keys)?;
+                keys
+            }
+            _ => Vec::new(),
+        };
+        Ok(Prepared { table, write, keys })
+    };
+    changeset.writes.into_iter().map(prepare).collect()
+}
+
+/// Checks a claim.
+pub(super) fn prepare_claim(layout: &Layout, claim: Claim) -> Result<PreparedClaim> {
+    value::check_claim(&claim)?;
+    let Claim { collection, filter, sort, limit, set, increment } = claim;
+    let table = Arc::clone(layout.table(collection).ok_or_else(|| unknown(collection))?);
+    let touches = |field: &&str| {
+        // A dotted path may lead into a field, or be led into.
+        let root = |path: &str| path.split('.').next().map(str::to_owned);
+        set.iter().map(|(p, _)| p).chain(increment.iter().map(|(p, _)| p)).any(|p| root(p) == root(field))
+    };
+    let unique = table.spec.indexes.iter().filter(|index| index.unique);
+    let may_collide = unique.flat_map(|index| index.fields).any(touches);
+    let query = Query { collection, filter, sort, limit, after: None };
+    Ok(PreparedClaim { table, query, set, increment, may_collide })
+}
+
+/// Refuses keys that a unique index can't hold.
+fn check_unique(table: &Table, keys: &[Key]) -> Result<()> {
+    for index in table.spec.indexes.iter().filter(|index| index.unique) {
+        let mut fields = index.fields.iter().map(|field| key_of(table, keys, field));
+        let absent = fields.next().is_none_or(|first| *first == Key::Null);
+        if !absent && index.fields.iter().any(|field| *key_of(table, keys, field) == Key::Other) {
+            return Err(value::not_indexable(table.spec.collection, index.name));
+        }
+    }
+    Ok(())
+}
+
+fn key_of<'a>(table: &Table, keys: &'a [Key], field: &str) -> &'a Key {
+    let at = table.columns.iter().position(|column| *column == field);
+    at.and_then(|at| keys.get(at)).unwrap_or(&Key::Null)
+}
+
+/// A row as it lies in the table.
+struct Found {
+    rowid: i64,
+    version: i64,
+    body: String,
+    /// The bits of the columns that differ from the new keys.
+    changed: u64,
+}
+
+/// Where the columns begin in [`Table::selected`].
+const COLUMNS: usize = 4;
+
+fn changed(row: &Row<'_>, keys: &[Key]) -> rusqlite::Result<u64> {
+    let mut bits = 0;
+    for (bit, key) in keys.iter().enumerate() {
+        if !same(row.get_ref(COLUMNS + bit)?, key) {
+            bits |= 1 << bit;
+        }
+    }
+    Ok(bits)
+}
+
+/// Applies all writes of a changeset or none.
+pub(super) fn changeset(connection: &Connection, writes: &[Prepared]) -> Applied<()> {
+    match writes {
+        [] => Ok(()),
+        // One statement is all or nothing by itself.
+        [one] => apply(connection, one),
+        many => undoing(connection, || many.iter().try_for_each(|one| apply(connection, one))),
+    }
+}
+
+/// Runs `work`, and takes back what it wrote when it is refused.
+fn undoing<T>(connection: &Connection, work: impl FnOnce() -> Applied<T>) -> Applied<T> {
+    connection.prepare_cached("SAVEPOINT one")?.execute([])?;
+    let result = work();
+    if let Err(Failure::Refused(_)) = &result {
+        connection.prepare_cached("ROLLBACK TO one")?.execute([])?;
+    }
+    if !matches!(result, Err(Failure::Broken(_))) {
+        connection.prepare_cached("RELEASE one")?.execute([])?;
+    }
+    result
+}
+
+fn apply(connection: &Connection, prepared: &Prepared) -> Applied<()> {
+    let Prepared { table, write, keys } = prepared;
+    let (collection, id) = (write.collection, write.id.as_str());
+    if let WriteOp::Insert { body } = &write.op {
+        let mut statement = connection.prepare_cached(&table.insert)?;
+        statement.raw_bind_parameter(1, id)?;
+        statement.raw_bind_parameter(2, 1)?;
+        statement.raw_bind_parameter(3, body)?;
+        bind(&mut statement, 4, keys.iter())?;
+        return execute(connection, statement, (table, id, keys), true);
+    }
+    // Only some writes need to see the body that is there.
+    let needs_body = match &write.op {
+        WriteOp::Add { .. } => true,
+        WriteOp::Replace { expect, .. } | WriteOp::Delete { expect } | WriteOp::Require { expect } => {
+            matches!(expect, Expect::Field(..))
+        }
+        WriteOp::Insert { .. } => false,
+    };
+    let Some(found) = lookup(connection, table, id, keys, needs_body)? else {
+        return Err(DatabaseError::Missing { collection, id: id.to_owned() }.into());
+    };
+    match &write.op {
+        WriteOp::Replace { expect, .. } | WriteOp::Delete { expect } | WriteOp::Require { expect }
+            if !holds(expect, &found) =>
+        {
+            Err(DatabaseError::Conflict { collection, id: id.to_owned() }.into())
+        }
+        WriteOp::Replace { body, .. } => replace(connection, table, id, &found, body, keys),
+        WriteOp::Delete { .. } => {
+            connection.prepare_cached(&table.delete)?.execute([found.rowid])?;
+            Ok(())
+        }
+        WriteOp::Add { field, delta, floor } => {
+            let body = value::add((collection, id), &found.body, field, *delta, *floor)?;
+            rewrite(connection, table, id, found, &body)
+        }
+        WriteOp::Require { .. } | WriteOp::Insert { .. } => Ok(()),
+    }
+}
+
+fn holds(expect: &Expect, found: &Found) -> bool {
+    match expect {
+        Expect::Version(wanted) => found.version.unsigned_abs() == *wanted,
+        Expect::Field(path, wanted) => scan::key(&found.body, path) == Key::from(wanted),
+    }
+}
+
+fn lookup(
+    connection: &Connection,
+    table: &Table,
+    id: &str,
+    keys: &[Key],
+    needs_body: bool,
+) -> Applied<Option<Found>> {
+    let mut statement = connection.prepare_cached(&table.lookup)?;
+    let found = statement.query_row([id], |row| {
+        Ok(Found {
+            rowid: row.get(0)?,
+            version: row.get(2)?,
+            body: if needs_body { row.get(3)? } else { String::new() },
+            changed: changed(row, keys)?,
+        })
+    });
+    Ok(found.optional()?)
+}
+
+/// Writes a body of which the columns are not known yet.
+fn rewrite(connection: &Connection, table: &Table, id: &str, mut found: Found, body: &str) -> Applied<()> {
+    let keys = scan::keys(body, &table.columns);
+    let before = scan::keys(&found.body, &table.columns);
+    found.changed = 0;
+    for (bit, (before, after)) in before.iter().zip(&keys).enumerate() {
+        if before != after {
+            found.changed |= 1 << bit;
+        }
+    }
+    check_unique(table, &keys)?;
+    replace(connection, table, id, &found, body, &keys)
+}
+
+fn replace(
+    connection: &Connection,
+    table: &Table,
+    id: &str,
+    found: &Found,
+    body: &str,
+    keys: &[Key],
+) -> Applied<()> {
+    let mut statement = connection.prepare_cached(&table.update(found.changed))?;
+    statement.raw_bind_parameter(1, found.version + 1)?;
+    statement.raw_bind_parameter(2, body)?;
+    let moved =
+        keys.iter().enumerate().filter(|(bit, _)| found.changed & (1 << bit) != 0).map(|(_, key)| key);
+    let next = bind(&mut statement, 3, moved)?;
+    statement.raw_bind_parameter(next, found.rowid)?;
+    execute(connection, statement, (table, id, keys), false)
+}
+
+fn bind<'a>(
+    statement: &mut CachedStatement<'_>,
+    from: usize,
+    keys: impl Iterator<Item = &'a Key>,
+) -> rusqlite::Result<usize> {
+    let mut at = from;
+    for key in keys {
+        statement.raw_bind_parameter(at, key)?;
+        at += 1;
+    }
+    Ok(at)
+}
+
+/// Runs a write; when a unique index objects, finds out which.
+fn execute(
+    connection: &Connection,
+    mut statement: CachedStatement<'_>,
+    (table, id, keys): (&Table, &str, &[Key]),
+    inserting: bool,
+) -> Applied<()> {
+    match statement.raw_execute() {
+        Ok(_) => Ok(()),
+        Err(rusqlite::Error::SqliteFailure(error, _)) if error.code == ErrorCode::ConstraintViolation => {
+            let index = collision(connection, (table, id, keys), inserting)?;
+            let collection = table.spec.collection;
+            Err(DatabaseError::AlreadyExists { collection, id: id.to_owned(), index }.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The name of the first unique index that objects; `id` when an insertion meets its id.
+fn collision(
+    connection: &Connection,
+    (table, id, keys): (&Table, &str, &[Key]),
+    inserting: bool,
+) -> Applied<String> {
+    let exists = |conditions: &str, values: &[&dyn ToSql]| {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {conditions})", table.name);
+        connection.prepare_cached(&sql)?.query_row(params_from_iter(values), |row| row.get::<_, bool>(0))
+    };
+    if inserting && exists("id = ?", &[&id])? {
+        return Ok("id".to_owned());
+    }
+    for index in table.spec.indexes.iter().filter(|index| index.unique) {
+        let Some(first) = index.fields.first() else { continue };
+        let mut conditions = format!("id <> ? AND {} IS NOT NULL", column(first));
+        let mut values: Vec<&dyn ToSql> = vec![&id];
+        for field in index.fields {
+            let _ = write!(conditions, " AND {} IS ?", column(field));
+            values.push(key_of(table, keys, field));
+        }
+        if exists(&conditions, &values)? {
+            return Ok(index.name.to_owned());
+        }
+    }
+    Err(rusqlite::Error::QueryReturnedNoRows.into())
+}
+
+/// Claims documents.
+pub(super) fn claim(connection: &Connection, claim: &PreparedClaim) -> Applied<Vec<Document>> {
+    if claim.may_collide { undoing(connection, || take(connection, claim)) } else { take(connection, claim) }
+}
+
+fn take(connection: &Connection, claim: &PreparedClaim) -> Applied<Vec<Document>> {
+    let PreparedClaim { table, query, set, increment, .. } = claim;
+    let mut taken: Vec<(Found, Document)> = Vec::with_capacity(query.limit.min(256));
+    query::each_row(connection, table, &table.selected, query, query.limit, |row| {
+        let version: i64 = row.get(2)?;
+        let found = Found { rowid: row.get(0)?, version, body: row.get(3)?, changed: 0 };
+        let document = Document { id: row.get(1)?, version: version.unsigned_abs() + 1, body: String::new() };
+        taken.push((found, document));
+        Ok(())
+    })?;
+    // All bodies before the first write: a field that can't be added to refuses the whole claim.
+    for (found, document) in &mut taken {
+        document.body = value::change(&found.body, set, increment)?;
+    }
+    let mut documents = Vec::with_capacity(taken.len());
+    for (found, document) in taken {
+        rewrite(connection, table, &document.id, found, &document.body)?;
+        documents.push(document);
+    }
+    Ok(documents)
+}

@@ -1,0 +1,240 @@
+//! The embedded database: SQLite in WAL mode. One thread writes, in batches that are synced together; a few connections
+//! read beside it.
+
+mod apply;
+mod layout;
+mod query;
+mod reader;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use rusqlite::{ErrorCode, OptionalExtension};
+use tokio::sync::mpsc;
+
+use self::{
+    layout::{Layout, Table},
+    reader::Readers,
+    writer::{Counters, Request, Writer},
+};
+use crate::{
+    client::db::value,
+    core::client::{
+        database::{
+            Changeset, Claim, Claimer, Committer, DatabaseClient, DatabaseError, Document, Filter, Page,
+            Query, Reader, Result,
+        },
+        schema::{Collection, CollectionSpec},
+    },
+};
+
+/// How the database is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections that read.
+    pub readers: usize,
+    /// The writer's page cache, in KiB; taken as it fills.
+    pub cache_kib: u32,
+    /// The log is moved into the database when it has so many pages of 4 KiB.
+    pub checkpoint_pages: i32,
+    /// How long to wait for another process that writes.
+    pub busy_timeout: Duration,
+    /// Files up to so many bytes are checked at each start.
+    pub check_up_to: u64,
+    /// The most pages of 4 KiB that the file may have; for tests of the full disk.
+    pub max_pages: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            readers: 2,
+            cache_kib: 16_384,
+            checkpoint_pages: 4_096,
+            busy_timeout: Duration::from_secs(5),
+            check_up_to: 256 << 20,
+            max_pages: None,
+        }
+    }
+}
+
+/// What the writer did so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Changesets and claims that were answered.
+    pub requests: u64,
+    /// Transactions, each synced once.
+    pub commits: u64,
+    /// Moves of the log into the database, each synced twice.
+    pub checkpoints: u64,
+}
+
+impl Stats {
+    /// How often the disk was synced.
+    #[must_use]
+    pub const fn syncs(&self) -> u64 {
+        self.commits + 2 * self.checkpoints
+    }
+}
+
+/// A database in one file. Dropping it ends its thread; what was acknowledged is on the disk.
+#[derive(Debug)]
+pub struct SqliteDatabase {
+    path: PathBuf,
+    options: Options,
+    running: RwLock<Option<Running>>,
+    layout: Arc<RwLock<Arc<Layout>>>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Clone)]
+struct Running {
+    writer: mpsc::Sender<Request>,
+    readers: Arc<Readers>,
+}
+
+impl SqliteDatabase {
+    /// Opens the file, or makes it; [`DatabaseClient::connect`] must follow before anything else.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] when the file can't be opened or is no database.
+    pub fn open(path: &Path, options: Options) -> Result<Arc<Self>> {
+        let database = Self {
+            path: path.to_owned(),
+            options,
+            running: RwLock::new(None),
+            layout: Arc::default(),
+            counters: Arc::default(),
+        };
+        database.start()?;
+        Ok(Arc::new(database))
+    }
+
+    /// What the writer did so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            requests: self.counters.requests.load(Ordering::Relaxed),
+            commits: self.counters.commits.load(Ordering::Relaxed),
+            checkpoints: self.counters.checkpoints.load(Ordering::Relaxed),
+        }
+    }
+
+    fn start(&self) -> Result<Running> {
+        let mut running = self.running.write();
+        if let Some(running) = &*running {
+            return Ok(running.clone());
+        }
+        let connection = writer::open(&self.path, &self.options)?;
+        let readers = Arc::new(Readers::open(&self.path, &self.options)?);
+        let (layout, counters) = (Arc::clone(&self.layout), Arc::clone(&self.counters));
+        let writer = Writer::start(connection, layout, counters, self.options.clone())?;
+        Ok(running.insert(Running { writer, readers }).clone())
+    }
+
+    fn running(&self) -> Result<Running> {
+        self.running.read().clone().ok_or_else(closed)
+    }
+
+    fn layout(&self) -> Arc<Layout> {
+        Arc::clone(&self.layout.read())
+    }
+
+    fn reading(&self, collection: Collection) -> Result<(Running, Arc<Table>)> {
+        let running = self.running()?;
+        let layout = self.layout();
+        let table = layout
+            .table(collection)
+            .ok_or_else(|| DatabaseError::Invalid(format!("there is no collection {collection}")))?;
+        Ok((running, Arc::clone(table)))
+    }
+}
+
+/// What a closed database answers.
+fn closed() -> DatabaseError {
+    DatabaseError::Unavailable("the database is closed".into())
+}
+
+/// What a fault of SQLite means to the caller.
+fn failure(error: rusqlite::Error) -> DatabaseError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => DatabaseError::Full,
+        Some(ErrorCode::TooBig) => DatabaseError::Invalid("the document is too large".to_owned()),
+        _ => DatabaseError::Unavailable(error.into()),
+    }
+}
+
+#[async_trait]
+impl Reader for SqliteDatabase {
+    async fn get(&self, collection: Collection, id: &str) -> Result<Option<Document>> {
+        let (running, table) = self.reading(collection)?;
+        let lookup = |connection: &rusqlite::Connection| {
+            let mut statement = connection.prepare_cached(&table.get)?;
+            let document = statement.query_row([id], |row| {
+                let version: i64 = row.get(0)?;
+                Ok(Document { id: id.to_owned(), version: version.unsigned_abs(), body: row.get(1)? })
+            });
+            document.optional()
+        };
+        running.readers.at_once(lookup).await
+    }
+
+    async fn find(&self, query: Query) -> Result<Page> {
+        value::check_query(&query)?;
+        let (running, table) = self.reading(query.collection)?;
+        reader::on_thread(&running.readers, move |connection| query::find(connection, &table, &query)).await
+    }
+
+    async fn count(&self, collection: Collection, filter: Filter) -> Result<u64> {
+        value::check_filter(&filter)?;
+        let (running, table) = self.reading(collection)?;
+        reader::on_thread(&running.readers, move |connection| query::count(connection, &table, &filter)).await
+    }
+}
+
+#[async_trait]
+impl Claimer for SqliteDatabase {
+    async fn claim(&self, claim: Claim) -> Result<Vec<Document>> {
+        let running = self.running()?;
+        let claim = apply::prepare_claim(&self.layout(), claim)?;
+        writer::ask(&running.writer, |reply| Request::Claim { claim, reply }).await
+    }
+}
+
+#[async_trait]
+impl Committer for SqliteDatabase {
+    async fn commit(&self, changeset: Changeset) -> Result<()> {
+        let running = self.running()?;
+        let writes = apply::prepare(&self.layout(), changeset)?;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        writer::ask(&running.writer, |reply| Request::Commit { writes, reply }).await
+    }
+}
+
+#[async_trait]
+impl DatabaseClient for SqliteDatabase {
+    async fn connect(&self, schema: &'static [CollectionSpec]) -> Result<()> {
+        let running = self.start()?;
+        writer::ask(&running.writer, |reply| Request::Connect { schema, reply }).await
+    }
+
+    async fn disconnect(&self) -> Result<()> {
+        let Some(running) = self.running.write().take() else { return Ok(()) };
+        running.readers.close();
+        writer::ask(&running.writer, |reply| Request::Close { reply }).await
+    }
+
+    async fn health(&self) -> Result<()> {
+        let running = self.running()?;
+        writer::ask(&running.writer, |reply| Request::Ping { reply }).await?;
+        running.readers.at_once(|connection| connection.query_row("SELECT 1", [], |_| Ok(()))).await
+    }
+}

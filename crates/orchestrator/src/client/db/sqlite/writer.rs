@@ -1,0 +1,370 @@
+//! The writer: one thread that owns the one connection that writes. It takes everything that waits, applies it in one
+//! transaction, and acknowledges all of it after one sync of the disk. While the disk syncs, the next batch gathers.
+
+use std::{
+    cell::Cell,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::RwLock;
+use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Options,
+    apply::{self, Failure, Prepared, PreparedClaim},
+    closed, failure,
+    layout::{self, LAYOUT, Layout},
+};
+use crate::core::client::{
+    database::{DatabaseError, Document, Result},
+    schema::CollectionSpec,
+};
+
+/// How many requests may wait before callers do.
+const QUEUE: usize = 4_096;
+/// A batch takes no further request beyond so many documents: what comes first must not wait for ever.
+const BATCH_WRITES: usize = 4_096;
+/// Statements that stay prepared.
+const STATEMENTS: usize = 256;
+
+thread_local! {
+    /// How many pages this thread's write-ahead log holds, told by the hook after each commit.
+    static LOG_PAGES: Cell<i32> = const { Cell::new(0) };
+}
+
+/// How busy the writer was.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Requests that were answered.
+    pub(super) requests: AtomicU64,
+    /// Transactions, each of which was synced once.
+    pub(super) commits: AtomicU64,
+    /// Checkpoints, each of which syncs the log and the database.
+    pub(super) checkpoints: AtomicU64,
+}
+
+/// What the writer is asked.
+pub(super) enum Request {
+    /// Make tables and indexes.
+    Connect { schema: &'static [CollectionSpec], reply: oneshot::Sender<Result<()>> },
+    /// Apply a changeset.
+    Commit { writes: Vec<Prepared>, reply: oneshot::Sender<Result<()>> },
+    /// Claim documents.
+    Claim { claim: PreparedClaim, reply: oneshot::Sender<Result<Vec<Document>>> },
+    /// Answer when everything before is done.
+    Ping { reply: oneshot::Sender<Result<()>> },
+    /// Finish and close.
+    Close { reply: oneshot::Sender<Result<()>> },
+}
+
+/// What came of a request, before its reply is sent.
+enum Outcome {
+    Done,
+    Claimed(Vec<Document>),
+    Refused(DatabaseError),
+}
+
+impl Request {
+    /// How many documents it may write.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Commit { writes, .. } => writes.len(),
+            // Most claims find less than they ask for.
+            Self::Claim { .. } => 64,
+            Self::Connect { .. } | Self::Ping { .. } | Self::Close { .. } => 0,
+        }
+    }
+
+    fn batched(&self) -> bool {
+        matches!(self, Self::Commit { .. } | Self::Claim { .. })
+    }
+
+    /// Applies it; an error means that the transaction is lost.
+    fn apply(&self, connection: &Connection) -> std::result::Result<Outcome, rusqlite::Error> {
+        let applied = match self {
+            Self::Commit { writes, .. } => apply::changeset(connection, writes).map(|()| Outcome::Done),
+            Self::Claim { claim, .. } => apply::claim(connection, claim).map(Outcome::Claimed),
+            Self::Connect { .. } | Self::Ping { .. } | Self::Close { .. } => Ok(Outcome::Done),
+        };
+        match applied {
+            Ok(outcome) => Ok(outcome),
+            Err(Failure::Refused(error)) => Ok(Outcome::Refused(error)),
+            Err(Failure::Broken(error)) => Err(error),
+        }
+    }
+
+    /// Tells the caller; one that went away is not missed.
+    fn answer(self, outcome: Outcome) {
+        match self {
+            Self::Claim { reply, .. } => {
+                let _ = reply.send(match outcome {
+                    Outcome::Claimed(documents) => Ok(documents),
+                    Outcome::Done => Ok(Vec::new()),
+                    Outcome::Refused(error) => Err(error),
+                });
+            }
+            Self::Connect { reply, .. }
+            | Self::Commit { reply, .. }
+            | Self::Ping { reply }
+            | Self::Close { reply } => {
+                let _ = reply.send(match outcome {
+                    Outcome::Refused(error) => Err(error),
+                    Outcome::Done | Outcome::Claimed(_) => Ok(()),
+                });
+            }
+        }
+    }
+}
+
+fn note_log_pages(_: &mut rusqlite::hooks::Wal, pages: i32) -> rusqlite::Result<()> {
+    LOG_PAGES.set(pages);
+    Ok(())
+}
+
+/// Opens the connection that writes.
+pub(super) fn open(path: &Path, options: &Options) -> Result<Connection> {
+    let mut connection = Connection::open(path).map_err(failure)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.busy_timeout(options.busy_timeout).map_err(failure)?;
+    let mode: String =
+        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failure)?;
+    if mode != "wal" {
+        return Err(DatabaseError::Unavailable(format!("journal mode is {mode} and not wal").into()));
+    }
+    let cache = options.cache_kib;
+    let limit = options.max_pages.map_or(String::new(), |pages| format!("PRAGMA max_page_count = {pages};"));
+    connection
+        .execute_batch(&format!(
+            "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; \
+             PRAGMA cache_size = -{cache}; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864; {limit}"
+        ))
+        .map_err(failure)?;
+    connection.wal_hook(Some(note_log_pages)).map_err(failure)?;
+    layout::add_functions(&connection).map_err(failure)?;
+    Ok(connection)
+}
+
+/// The writer's thread.
+pub(super) struct Writer {
+    connection: Connection,
+    requests: mpsc::Receiver<Request>,
+    layout: Arc<RwLock<Arc<Layout>>>,
+    counters: Arc<Counters>,
+    options: Options,
+    /// The log is moved into the database when it has so many pages.
+    checkpoint_at: i32,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn start(
+        connection: Connection,
+        layout: Arc<RwLock<Arc<Layout>>>,
+        counters: Arc<Counters>,
+        options: Options,
+    ) -> Result<mpsc::Sender<Request>> {
+        let (sender, requests) = mpsc::channel(QUEUE);
+        let checkpoint_at = options.checkpoint_pages;
+        let writer = Self { connection, requests, layout, counters, options, checkpoint_at };
+        std::thread::Builder::new()
+            .name("db-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| DatabaseError::Unavailable(error.into()))?;
+        Ok(sender)
+    }
+
+    fn run(mut self) {
+        let mut batch = Vec::new();
+        while let Some(first) = self.requests.blocking_recv() {
+            // What is no write ends the batch, and is done after it.
+            let mut last = None;
+            let mut weight = 0;
+            let mut next = Some(first);
+            while let Some(request) = next {
+                if !request.batched() {
+                    last = Some(request);
+                    break;
+                }
+                weight += request.weight();
+                batch.push(request);
+                next = if weight < BATCH_WRITES { self.requests.try_recv().ok() } else { None };
+            }
+            self.write(std::mem::take(&mut batch));
+            match last {
+                Some(Request::Close { reply }) => {
+                    let closed = self.close();
+                    let _ = reply.send(closed);
+                    return;
+                }
+                Some(request) => self.control(request),
+                None => {}
+            }
+            self.checkpoint();
+        }
+        // Dropped without a disconnect: everything that was sent has been answered.
+        let _ = self.close();
+    }
+
+    fn control(&mut self, request: Request) {
+        let outcome = match &request {
+            Request::Connect { schema, .. } => match self.connect(schema) {
+                Ok(()) => Outcome::Done,
+                Err(error) => Outcome::Refused(error),
+            },
+            _ => match self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
+                Ok(()) => Outcome::Done,
+                Err(error) => Outcome::Refused(failure(error)),
+            },
+        };
+        request.answer(outcome);
+    }
+
+    /// Applies a batch in one transaction. If the transaction is lost, each request gets one of its own: so the one that
+    /// does not fit the disk, say, fails alone.
+    fn write(&self, batch: Vec<Request>) {
+        if batch.is_empty() {
+            return;
+        }
+        let alone = batch.len() == 1;
+        let refused = match self.transaction(&batch) {
+            Ok(outcomes) => {
+                self.counters.requests.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                for (request, outcome) in batch.into_iter().zip(outcomes) {
+                    request.answer(outcome);
+                }
+                return;
+            }
+            Err(error) => error,
+        };
+        if alone {
+            batch.into_iter().for_each(|request| request.answer(Outcome::Refused(failure_of(&refused))));
+        } else {
+            tracing::warn!(error = %refused, requests = batch.len(), "a batch of writes failed; trying them one by one");
+            batch.into_iter().for_each(|request| self.write(vec![request]));
+        }
+    }
+
+    fn transaction(&self, batch: &[Request]) -> std::result::Result<Vec<Outcome>, Lost> {
+        let run = |sql: &str| self.connection.prepare_cached(sql)?.execute([]);
+        let work = || {
+            run("BEGIN IMMEDIATE")?;
+            batch.iter().map(|request| request.apply(&self.connection)).collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let result = work().and_then(|outcomes| run("COMMIT").map(|_| outcomes));
+        match result {
+            Ok(outcomes) => {
+                self.counters.commits.fetch_add(1, Ordering::Relaxed);
+                Ok(outcomes)
+            }
+            Err(error) => {
+                // Some errors have rolled back already.
+                if !self.connection.is_autocommit() {
+                    let _ = run("ROLLBACK");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn connect(&self, schema: &'static [CollectionSpec]) -> Result<()> {
+        self.check_version()?;
+        self.check_integrity()?;
+        let layout = Layout::new(schema);
+        let create = || -> rusqlite::Result<()> {
+            let transaction = self.connection.unchecked_transaction()?;
+            layout.create(&transaction)?;
+            transaction.pragma_update(None, "user_version", LAYOUT)?;
+            transaction.commit()
+        };
+        create().map_err(failure)?;
+        *self.layout.write() = Arc::new(layout);
+        Ok(())
+    }
+
+    fn check_version(&self) -> Result<()> {
+        let found: i64 =
+            self.connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failure)?;
+        if found > LAYOUT {
+            return Err(DatabaseError::Invalid(format!(
+                "the database has layout {found}, and this program knows layouts up to {LAYOUT}; use a newer program"
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_integrity(&self) -> Result<()> {
+        let size: i64 = self
+            .connection
+            .query_row("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", [], |row| {
+                row.get(0)
+            })
+            .map_err(failure)?;
+        if size.unsigned_abs() > self.options.check_up_to {
+            tracing::info!(bytes = size, "the database is too large to be checked at each start");
+            return Ok(());
+        }
+        let found: Option<String> = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .optional()
+            .map_err(failure)?;
+        match found.as_deref() {
+            None | Some("ok") => Ok(()),
+            Some(fault) => {
+                Err(DatabaseError::Unavailable(format!("the database file is damaged: {fault}").into()))
+            }
+        }
+    }
+
+    /// Moves the log into the database when it has grown long.
+    fn checkpoint(&mut self) {
+        let pages = LOG_PAGES.get();
+        if pages < self.checkpoint_at {
+            return;
+        }
+        let moved = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
+        });
+        self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        // A reader may have kept a part of the log, or the disk may be full: then not again with each commit.
+        let done = matches!(moved, Ok(true));
+        self.checkpoint_at = if done { self.options.checkpoint_pages } else { pages.saturating_mul(2) };
+        if done {
+            LOG_PAGES.set(0);
+        }
+    }
+
+    fn close(self) -> Result<()> {
+        // A failed checkpoint loses nothing: the log is read at the next start.
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        self.connection.flush_prepared_statement_cache();
+        self.connection.close().map_err(|(_, error)| failure(error))
+    }
+}
+
+type Lost = rusqlite::Error;
+
+/// As [`failure`], for an error that is not given away.
+fn failure_of(error: &Lost) -> DatabaseError {
+    match error {
+        rusqlite::Error::SqliteFailure(code, text) => {
+            failure(rusqlite::Error::SqliteFailure(*code, text.clone()))
+        }
+        other => DatabaseError::Unavailable(other.to_string().into()),
+    }
+}
+
+/// Waits for the answer to a request.
+pub(super) async fn ask<T>(
+    writer: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request,
+) -> Result<T> {
+    let (reply, answer) = oneshot::channel();
+    writer.send(request(reply)).await.map_err(|_| closed())?;
+    answer.await.map_err(|_| closed())?
+}
