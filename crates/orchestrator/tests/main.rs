@@ -1,2 +1,4 @@
 //! Tests that cross modules: contract suites of the ports, the HTTP API, the workers, stock clients.
 mod api;
+
+mod architecture;

@@ -51,9 +51,8 @@ impl FaultState {
 
     /// Waits as long as `bytes` take at the rate in force.
     pub async fn throttle(&self, bytes: usize) {
-        let rate = self.get().bytes_per_second;
-        if rate > 0 {
-            let micros = (bytes as u64).saturating_mul(MILLION) / rate;
+        let micros = (bytes as u64).saturating_mul(MILLION).checked_div(self.get().bytes_per_second);
+        if let Some(micros) = micros {
             tokio::time::sleep(Duration::from_micros(micros)).await;
         }
     }

@@ -1,1 +1,5 @@
 //! Small helpers that know nothing of the domain.
+
+pub mod logging;
+pub mod random;
+pub mod signal;

@@ -1,1 +1,5 @@
-//! Implementations of the cache port.
+//! Caches.
+
+mod memory;
+
+pub use memory::{MemoryCache, MemoryCacheSettings};

@@ -1,1 +1,12 @@
-//! Implementations of the cron port.
+//! The embedded scheduler: recurring and one-time schedules in the database, and the runner that fires them, which has
+//! one leader among the replicas.
+
+mod lease;
+mod local;
+mod once;
+mod row;
+mod scheduler;
+
+pub use local::LocalCron;
+pub use once::LocalOneTime;
+pub use scheduler::{LocalScheduler, LocalSchedulerSettings, TickReport};

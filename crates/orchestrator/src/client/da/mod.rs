@@ -1,1 +1,5 @@
-//! Implementations of the da port.
+//! Data-availability layers: the local one, over a directory or over memory.
+
+pub mod local;
+
+pub use local::LocalDa;

@@ -1,1 +1,5 @@
-//! Implementations of the event_bus port.
+//! Event buses.
+
+mod local;
+
+pub use local::{DEFAULT_FEED_CAPACITY, LocalEventBus};

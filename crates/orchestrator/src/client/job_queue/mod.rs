@@ -1,1 +1,5 @@
-//! Implementations of the job_queue port.
+//! Queues of jobs.
+
+mod over_queue;
+
+pub use over_queue::OverQueue;

@@ -1,1 +1,9 @@
-//! Implementations of the notification port.
+//! Notifications.
+
+mod log;
+mod memory;
+mod topics;
+mod webhook;
+
+pub use memory::MemoryNotifier;
+pub use webhook::{LocalNotifier, NotifierSettings};

@@ -1,1 +1,5 @@
-//! Implementations of the queue port.
+//! Queues.
+
+mod database;
+
+pub use database::{DatabaseQueue, DatabaseQueueSettings};

@@ -1,1 +1,7 @@
-//! Implementations of the settlement port.
+//! Settlement layers: the local one, which applies the rules of the chain contract in this process.
+
+mod chain;
+pub mod local;
+
+pub use chain::LocalRules;
+pub use local::LocalSettlement;

@@ -18,6 +18,7 @@ pub mod ranking;
 pub mod reputation;
 pub mod score;
 pub mod sla;
+pub mod state;
 pub mod terms;
 pub mod unit;
 pub mod verdict;

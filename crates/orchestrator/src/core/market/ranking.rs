@@ -75,10 +75,9 @@ pub fn score(inputs: &Inputs, weights: &Weights) -> Breakdown {
         (weights.cost, cost),
         (weights.headroom, headroom),
     ];
-    let (sum, weight) =
-        parts.iter().fold((0_u64, 0_u64), |(s, w), (weight, part)| {
-            (s + u64::from(*weight) * u64::from(*part), w + u64::from(*weight))
-        });
+    let (sum, weight) = parts.iter().fold((0_u64, 0_u64), |(s, w), (weight, part)| {
+        (s + u64::from(*weight) * u64::from(*part), w + u64::from(*weight))
+    });
     let score = Ppm(u32::try_from(sum / weight.max(1)).unwrap_or(1_000_000));
     Breakdown { reputation, performance, cost: Ppm(cost), headroom: Ppm(headroom), score }
 }

@@ -146,7 +146,7 @@ impl JobHandler for Provision {
     }
 
     fn policy(&self) -> Policy {
-        Policy { mutates_subject: true, max_verify_attempts: 10_000, ..Policy::default() }
+        Policy { mutates_subject: true, ..Policy::default() }
     }
 
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
@@ -232,9 +232,6 @@ impl JobHandler for Provision {
             .input(json!({"orphan": true}))
             .enqueue(&mut changes, ids);
         }
-        let subject = format!("provisioning of {} was given up", allocation.id);
-        let body = json!({"allocation": allocation.id, "error": error.to_string()});
-        outbox::alert(&mut changes, ids, subject, body);
         Ok(changes)
     }
 }

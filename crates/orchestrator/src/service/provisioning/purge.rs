@@ -3,7 +3,6 @@
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use serde_json::json;
 
 use super::{
     ProvisioningSettings,
@@ -24,11 +23,9 @@ use crate::{
             quantity::Micros,
         },
     },
-    error::Error,
     service::{
         allocation::{Counters, record},
         job::{JobContext, JobError, JobHandler, Policy, Processed},
-        outbox,
     },
 };
 
@@ -129,13 +126,5 @@ impl JobHandler for Purge {
         }
         self.remove(context, stored.value.provider).await?;
         Ok(Processed::Done(self.closed(context, stored).await?))
-    }
-
-    async fn on_failed(&self, context: &dyn JobContext, error: &Error) -> Result<Changeset, JobError> {
-        let mut changes = Changeset::new();
-        let subject = format!("{} could not be removed at its provider", context.job().subject);
-        let body = json!({"allocation": context.job().subject, "error": error.to_string()});
-        outbox::alert(&mut changes, &self.desk.work.ids, subject, body);
-        Ok(changes)
     }
 }

@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use serde_json::json;
 
 use super::{
     desk::{Desk, input, known},
@@ -14,11 +13,7 @@ use crate::{
         job::JobKind,
         market::{credential::CredentialEvent, ids::CredentialId},
     },
-    error::Error,
-    service::{
-        job::{JobContext, JobError, JobHandler, Policy, Processed},
-        outbox,
-    },
+    service::job::{JobContext, JobError, JobHandler, Policy, Processed},
 };
 
 /// The handler of `revoke_credential`.
@@ -73,13 +68,5 @@ impl JobHandler for RevokeCredential {
         changes.replace(version, &credential);
         announce(&mut changes, &self.desk.work.ids, allocation.consumer, &credential, kind);
         Ok(Processed::Done(changes))
-    }
-
-    async fn on_failed(&self, context: &dyn JobContext, error: &Error) -> Result<Changeset, JobError> {
-        let mut changes = Changeset::new();
-        let subject = format!("a key of {} could not be taken away", context.job().subject);
-        let body = json!({"allocation": context.job().subject, "error": error.to_string()});
-        outbox::alert(&mut changes, &self.desk.work.ids, subject, body);
-        Ok(changes)
     }
 }

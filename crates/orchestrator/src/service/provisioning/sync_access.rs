@@ -2,7 +2,6 @@
 //! a lost or repeated job does no harm.
 
 use async_trait::async_trait;
-use serde_json::json;
 
 use super::desk::{Desk, known};
 use crate::{
@@ -11,11 +10,7 @@ use crate::{
         job::JobKind,
         market::{allocation::AccessState, quantity::Micros},
     },
-    error::Error,
-    service::{
-        job::{JobContext, JobError, JobHandler, Policy, Processed},
-        outbox,
-    },
+    service::job::{JobContext, JobError, JobHandler, Policy, Processed},
 };
 
 /// The handler of `sync_access`.
@@ -58,13 +53,5 @@ impl JobHandler for SyncAccess {
             known(client.restrict(allocation.id, context.generation(), level).await)?;
         }
         Ok(Processed::Done(Changeset::new()))
-    }
-
-    async fn on_failed(&self, context: &dyn JobContext, error: &Error) -> Result<Changeset, JobError> {
-        let mut changes = Changeset::new();
-        let subject = format!("the access of {} could not be changed", context.job().subject);
-        let body = json!({"allocation": context.job().subject, "error": error.to_string()});
-        outbox::alert(&mut changes, &self.desk.work.ids, subject, body);
-        Ok(changes)
     }
 }

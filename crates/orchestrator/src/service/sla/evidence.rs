@@ -148,12 +148,8 @@ impl EvidenceService {
             received_at: now,
         };
         changes.insert(&stored);
-        let receipt = Receipt {
-            id: stored.id,
-            oracle: statement.oracle,
-            subject: statement.subject,
-            bucket: start,
-        };
+        let receipt =
+            Receipt { id: stored.id, oracle: statement.oracle, subject: statement.subject, bucket: start };
         Ok(Draft::new(changes, receipt))
     }
 
@@ -184,8 +180,7 @@ impl EvidenceService {
             return invalid(text);
         }
         if now.since(statement.to) > self.settings.lateness {
-            let text =
-                format!("the period ended more than {} ms ago", self.settings.lateness.as_millis());
+            let text = format!("the period ended more than {} ms ago", self.settings.lateness.as_millis());
             return invalid(text);
         }
         Ok(start)
@@ -302,14 +297,19 @@ fn check_body(statement: &ReportStatement) -> Result<()> {
             for (kind, stats) in &qos.operations {
                 let field = |name: &str| {
                     let kind = serde_json::to_value(kind).ok();
-                    let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+                    let kind =
+                        kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
                     format!("statement.body.operations.{kind}.{name}")
                 };
                 let failed: u128 = stats.failures.values().map(|n| u128::from(*n)).sum();
                 let timed: u128 = stats.latency.values().map(|n| u128::from(*n)).sum();
-                let largest = [stats.attempts, stats.latency_sum_us >> 20, stats.bulk_bytes >> 20, stats.bulk_us >> 20];
+                let largest =
+                    [stats.attempts, stats.latency_sum_us >> 20, stats.bulk_bytes >> 20, stats.bulk_us >> 20];
                 if largest.iter().any(|n| *n > MAX_COUNT) {
-                    return Err(Error::field(field("attempts"), "the numbers are beyond what a bucket can hold"));
+                    return Err(Error::field(
+                        field("attempts"),
+                        "the numbers are beyond what a bucket can hold",
+                    ));
                 }
                 if failed > u128::from(stats.attempts) || counted_failures(stats) > stats.attempts {
                     return Err(Error::field(field("failures"), "more failures than attempts"));
@@ -352,7 +352,10 @@ fn check_body(statement: &ReportStatement) -> Result<()> {
                 || byte_seconds.bytes().any(|b| !b.is_ascii_digit())
                 || byte_seconds.parse::<u128>().is_err()
             {
-                return Err(Error::field("statement.body.byte_seconds", "give a whole number in decimal digits"));
+                return Err(Error::field(
+                    "statement.body.byte_seconds",
+                    "give a whole number in decimal digits",
+                ));
             }
             if *stored > Bytes::MAX || *egress > Bytes::MAX {
                 return Err(Error::field("statement.body.stored", "sizes are below 2^53"));

@@ -10,7 +10,7 @@ pub mod windows;
 
 pub use evidence::{BucketView, EvidenceService, Receipt};
 pub use oracle::{NewOracle, OracleService};
-pub use period::{PeriodSettlement, SlaCheck, settle_final_period};
+pub use period::{PeriodSettlement, SlaCheck};
 pub use settings::SlaSettings;
 pub use verdict::{SlaService, VerdictProof};
 pub use windows::CloseSlaWindows;

@@ -50,7 +50,8 @@ impl OracleService {
         check(&new)?;
         self.work
             .run(call, "oracle.register", || async {
-                let known = self.work.reader.list_all::<Oracle>(crate::core::client::database::Filter::All).await?;
+                let known =
+                    self.work.reader.list_all::<Oracle>(crate::core::client::database::Filter::All).await?;
                 if known.iter().any(|o| o.value.public_key == new.public_key) {
                     return Err(Error::new(
                         ErrorCode::AlreadyExists,

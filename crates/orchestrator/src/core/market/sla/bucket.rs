@@ -96,13 +96,7 @@ impl Sight {
     /// Nothing seen yet.
     #[must_use]
     pub fn empty(oracle: OracleId, start: Timestamp) -> Self {
-        Self {
-            subject: Self::subject_of(oracle),
-            oracle,
-            start,
-            providers: Vec::new(),
-            canary_failed: false,
-        }
+        Self { subject: Self::subject_of(oracle), oracle, start, providers: Vec::new(), canary_failed: false }
     }
 
     /// Adds what a report says of a provider's unit.

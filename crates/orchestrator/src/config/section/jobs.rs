@@ -1,0 +1,89 @@
+//! `[jobs]` and `[triggers]`.
+
+use super::{Dispatch, section};
+use crate::config::{HumanDuration, Problems};
+
+section! {
+    /// Jobs.
+    Jobs {
+        /// How workers learn of jobs: `database`.
+        dispatch: Dispatch = Dispatch::Database;
+        /// How long a claim holds without a heartbeat.
+        lease: HumanDuration = HumanDuration::secs(30);
+        /// Time between heartbeats.
+        heartbeat: HumanDuration = HumanDuration::secs(10);
+        /// How long a shutdown waits for running jobs.
+        drain: HumanDuration = HumanDuration::secs(10);
+        /// How long completed jobs are kept.
+        retention: HumanDuration = HumanDuration::days(7);
+    }
+}
+
+impl Jobs {
+    pub(crate) fn validate(&self, problems: &mut Problems) {
+        problems.require(self.lease.0.get() >= 1_000_000, "jobs.lease", "must be at least 1s");
+        problems.require(
+            self.heartbeat.0.get() > 0 && self.heartbeat.0.get() * 2 <= self.lease.0.get(),
+            "jobs.heartbeat",
+            "must be above zero and at most half of jobs.lease, or a lease runs out while its work goes on",
+        );
+    }
+}
+
+section! {
+    /// How often the background tasks run.
+    Triggers {
+        /// Expire unfunded reservations.
+        expire_reservations: HumanDuration = HumanDuration::secs(15);
+        /// Begin closing allocations whose period has ended.
+        end_periods: HumanDuration = HumanDuration::secs(15);
+        /// Judge billing periods that have ended.
+        close_sla_windows: HumanDuration = HumanDuration::secs(30);
+        /// Seal a block when there is something to seal.
+        seal_blocks: HumanDuration = HumanDuration::secs(10);
+        /// Book confirmed deposits.
+        watch_deposits: HumanDuration = HumanDuration::secs(10);
+        /// Decide disputes whose deadline has passed.
+        decide_disputes: HumanDuration = HumanDuration::secs(60);
+        /// Compare the database with the providers and repair.
+        reconcile: HumanDuration = HumanDuration::secs(300);
+        /// Begin and end announced maintenance.
+        unit_maintenance: HumanDuration = HumanDuration::secs(30);
+        /// End overlaps and expire credentials.
+        expire_credentials: HumanDuration = HumanDuration::secs(15);
+        /// Move prices inside their bounds.
+        reprice: HumanDuration = HumanDuration::secs(3_600);
+        /// Judge the day for reputation.
+        daily_reputation: HumanDuration = HumanDuration::secs(3_600);
+        /// Remove what is kept no longer.
+        purge: HumanDuration = HumanDuration::secs(600);
+    }
+}
+
+impl Triggers {
+    /// Every trigger with its rate, by the trigger's name.
+    #[must_use]
+    pub fn rates(&self) -> Vec<(&'static str, HumanDuration)> {
+        vec![
+            ("expire_reservations", self.expire_reservations),
+            ("end_periods", self.end_periods),
+            ("close_sla_windows", self.close_sla_windows),
+            ("seal_blocks", self.seal_blocks),
+            ("watch_deposits", self.watch_deposits),
+            ("decide_disputes", self.decide_disputes),
+            ("reconcile", self.reconcile),
+            ("unit_maintenance", self.unit_maintenance),
+            ("expire_credentials", self.expire_credentials),
+            ("reprice", self.reprice),
+            ("daily_reputation", self.daily_reputation),
+            ("purge", self.purge),
+        ]
+    }
+
+    pub(crate) fn validate(&self, problems: &mut Problems) {
+        for (name, rate) in self.rates() {
+            let key = format!("triggers.{name}");
+            problems.require(rate.0.get() >= 100_000, &key, "must be at least 100ms");
+        }
+    }
+}

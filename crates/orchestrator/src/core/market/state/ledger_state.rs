@@ -1,0 +1,447 @@
+//! The state of a domain and its one transition function. An application that fails changes nothing; many can be taken
+//! back at once, which is how a poisoned item, or a whole block, is undone.
+
+use std::collections::HashMap;
+
+use super::{
+    hash::{ShortHash, Tag, domain_hash, keccak},
+    header::state_root,
+    proof::AccountProof,
+    record::Record,
+    tree::IndexTree,
+};
+use crate::core::market::{account::TransferKind, block::Hash32, money::Amount, terms::DomainId};
+
+/// An account as the tree commits to it: liabilities only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountLeaf {
+    /// Hash of its domain and name.
+    pub key: ShortHash,
+    /// Money that can be moved.
+    pub balance: u128,
+    /// Money ever released for withdrawal.
+    pub withdrawable: u128,
+    /// Records that touched it; not committed, it follows from the records.
+    pub sequence: u64,
+}
+
+impl AccountLeaf {
+    /// What the tree holds.
+    #[must_use]
+    pub fn hash(&self) -> Hash32 {
+        account_leaf_hash(&self.key, self.balance, self.withdrawable)
+    }
+}
+
+/// The hash of an account's leaf.
+#[must_use]
+pub fn account_leaf_hash(key: &ShortHash, balance: u128, withdrawable: u128) -> Hash32 {
+    keccak(Tag::Account, &[key, &balance.to_be_bytes(), &withdrawable.to_be_bytes()])
+}
+
+/// Something in the market tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarketLeaf {
+    /// Hash of its domain and name.
+    pub key: ShortHash,
+    /// Hash of its canonical encoding, cut.
+    pub digest: [u8; 26],
+}
+
+/// The hash of a leaf of the market tree.
+#[must_use]
+pub fn market_leaf_hash(key: &ShortHash, digest: &[u8; 26]) -> Hash32 {
+    keccak(Tag::Market, &[key, digest])
+}
+
+/// Why a record can't be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The account is already there.
+    #[error("the account exists")]
+    AccountExists,
+    /// No account has this index.
+    #[error("there is no account {0}")]
+    UnknownAccount(u32),
+    /// The account has less than that.
+    #[error("account {0} has too little")]
+    Overdraft(u32),
+    /// A sum does not fit 128 bits.
+    #[error("a sum is too large")]
+    Overflow,
+    /// A movement of nothing.
+    #[error("nothing moves")]
+    ZeroAmount,
+    /// The kind is unknown, or does not fit the accounts.
+    #[error("the kind of the transfer is wrong")]
+    WrongKind,
+    /// A deposit is not the next one.
+    #[error("the next deposit is {expected}, not {found}")]
+    WrongDeposit {
+        /// The next one.
+        expected: u64,
+        /// What came.
+        found: u64,
+    },
+    /// It is already in the market tree.
+    #[error("the market entry exists")]
+    MarketExists,
+    /// Nothing in the market tree has this index.
+    #[error("there is no market entry {0}")]
+    UnknownMarket(u32),
+    /// A verdict without its evidence, or evidence without its verdict.
+    #[error("verdict and evidence do not follow one another")]
+    BrokenVerdict,
+    /// A tree is full.
+    #[error("the tree is full")]
+    Full,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Undo {
+    OpenAccount,
+    Account(u32, AccountLeaf),
+    Deposit(u128),
+    OpenMarket,
+    Market(u32, [u8; 26]),
+    Verdict(bool),
+}
+
+/// A point to go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(usize);
+
+/// The state of a domain after some records.
+#[derive(Debug, Clone)]
+pub struct LedgerState {
+    domain: DomainId,
+    domain_hash: Hash32,
+    accounts: Vec<AccountLeaf>,
+    by_key: HashMap<ShortHash, u32>,
+    accounts_tree: IndexTree,
+    dirty_accounts: Vec<u32>,
+    market: Vec<MarketLeaf>,
+    market_by_key: HashMap<ShortHash, u32>,
+    market_tree: IndexTree,
+    dirty_market: Vec<u32>,
+    total: u128,
+    last_deposit: u64,
+    /// A verdict was applied whose evidence must follow.
+    open_verdict: bool,
+    undo: Vec<Undo>,
+}
+
+impl LedgerState {
+    /// The empty state.
+    #[must_use]
+    pub fn new(domain: DomainId) -> Self {
+        Self {
+            domain_hash: domain_hash(&domain),
+            domain,
+            accounts: Vec::new(),
+            by_key: HashMap::new(),
+            accounts_tree: IndexTree::default(),
+            dirty_accounts: Vec::new(),
+            market: Vec::new(),
+            market_by_key: HashMap::new(),
+            market_tree: IndexTree::default(),
+            dirty_market: Vec::new(),
+            total: 0,
+            last_deposit: 0,
+            open_verdict: false,
+            undo: Vec::new(),
+        }
+    }
+
+    /// The domain.
+    #[must_use]
+    pub const fn domain(&self) -> &DomainId {
+        &self.domain
+    }
+
+    /// The index of an account.
+    #[must_use]
+    pub fn account_index(&self, key: &ShortHash) -> Option<u32> {
+        self.by_key.get(key).copied()
+    }
+
+    /// An account by index.
+    #[must_use]
+    pub fn account(&self, index: u32) -> Option<&AccountLeaf> {
+        self.accounts.get(index as usize)
+    }
+
+    /// Every account, by index.
+    #[must_use]
+    pub fn accounts(&self) -> &[AccountLeaf] {
+        &self.accounts
+    }
+
+    /// The index of something in the market tree.
+    #[must_use]
+    pub fn market_index(&self, key: &ShortHash) -> Option<u32> {
+        self.market_by_key.get(key).copied()
+    }
+
+    /// Something in the market tree, by index.
+    #[must_use]
+    pub fn market_leaf(&self, index: u32) -> Option<&MarketLeaf> {
+        self.market.get(index as usize)
+    }
+
+    /// What deposits ever credited.
+    #[must_use]
+    pub const fn total(&self) -> Amount {
+        Amount(self.total)
+    }
+
+    /// Index of the last consumed deposit.
+    #[must_use]
+    pub const fn last_deposit(&self) -> u64 {
+        self.last_deposit
+    }
+
+    /// Whether a block may end here: no verdict waits for its evidence.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        !self.open_verdict
+    }
+
+    /// The present point.
+    #[must_use]
+    pub const fn mark(&self) -> Mark {
+        Mark(self.undo.len())
+    }
+
+    /// Makes everything so far permanent; marks made before lose their meaning.
+    pub fn settle(&mut self) {
+        self.undo = Vec::new();
+    }
+
+    /// Applies a record.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the state is then unchanged.
+    pub fn apply(&mut self, record: &Record) -> Result<(), ApplyError> {
+        if self.open_verdict != matches!(record, Record::VerdictEvidence { .. }) {
+            return Err(ApplyError::BrokenVerdict);
+        }
+        match *record {
+            Record::OpenAccount { key } => self.open_account(key),
+            Record::Transfer { kind, from, to, amount } => self.transfer(kind, from, to, amount),
+            Record::Deposit { index, to, amount } => self.deposit(index, to, amount),
+            Record::MarketOpen { key } => self.open_market(key),
+            Record::MarketSet { index, digest } => self.set_market(index, digest),
+            Record::Verdict { .. } => {
+                self.undo.push(Undo::Verdict(false));
+                self.open_verdict = true;
+                Ok(())
+            }
+            Record::VerdictEvidence { .. } => {
+                self.undo.push(Undo::Verdict(true));
+                self.open_verdict = false;
+                Ok(())
+            }
+        }
+    }
+
+    fn open_account(&mut self, key: ShortHash) -> Result<(), ApplyError> {
+        let index = u32::try_from(self.accounts.len()).map_err(|_| ApplyError::Full)?;
+        if self.by_key.contains_key(&key) {
+            return Err(ApplyError::AccountExists);
+        }
+        self.by_key.insert(key, index);
+        self.accounts.push(AccountLeaf { key, balance: 0, withdrawable: 0, sequence: 0 });
+        self.dirty_accounts.push(index);
+        self.undo.push(Undo::OpenAccount);
+        Ok(())
+    }
+
+    fn transfer(&mut self, kind: u8, from: u32, to: u32, amount: u128) -> Result<(), ApplyError> {
+        if amount == 0 {
+            return Err(ApplyError::ZeroAmount);
+        }
+        let withdraw = kind == TransferKind::Withdraw as u8;
+        let known = (TransferKind::Deposit as u8 + 1..=TransferKind::Forfeit as u8).contains(&kind);
+        if !known || withdraw != (from == to) {
+            return Err(ApplyError::WrongKind);
+        }
+        let mut debit = *self.account(from).ok_or(ApplyError::UnknownAccount(from))?;
+        debit.balance = debit.balance.checked_sub(amount).ok_or(ApplyError::Overdraft(from))?;
+        debit.sequence += 1;
+        if withdraw {
+            debit.withdrawable = debit.withdrawable.checked_add(amount).ok_or(ApplyError::Overflow)?;
+        } else {
+            let credit = self.credited(to, amount)?;
+            self.put_account(to, credit);
+        }
+        self.put_account(from, debit);
+        Ok(())
+    }
+
+    fn deposit(&mut self, index: u64, to: u32, amount: u128) -> Result<(), ApplyError> {
+        if amount == 0 {
+            return Err(ApplyError::ZeroAmount);
+        }
+        let expected = self.last_deposit.checked_add(1).ok_or(ApplyError::Overflow)?;
+        if index != expected {
+            return Err(ApplyError::WrongDeposit { expected, found: index });
+        }
+        let total = self.total.checked_add(amount).ok_or(ApplyError::Overflow)?;
+        let credit = self.credited(to, amount)?;
+        self.put_account(to, credit);
+        self.undo.push(Undo::Deposit(self.total));
+        self.total = total;
+        self.last_deposit = index;
+        Ok(())
+    }
+
+    fn credited(&self, to: u32, amount: u128) -> Result<AccountLeaf, ApplyError> {
+        let mut credit = *self.account(to).ok_or(ApplyError::UnknownAccount(to))?;
+        credit.balance = credit.balance.checked_add(amount).ok_or(ApplyError::Overflow)?;
+        credit.sequence += 1;
+        Ok(credit)
+    }
+
+    fn put_account(&mut self, index: u32, leaf: AccountLeaf) {
+        if let Some(slot) = self.accounts.get_mut(index as usize) {
+            self.undo.push(Undo::Account(index, *slot));
+            *slot = leaf;
+            self.dirty_accounts.push(index);
+        }
+    }
+
+    fn open_market(&mut self, key: ShortHash) -> Result<(), ApplyError> {
+        let index = u32::try_from(self.market.len()).map_err(|_| ApplyError::Full)?;
+        if self.market_by_key.contains_key(&key) {
+            return Err(ApplyError::MarketExists);
+        }
+        self.market_by_key.insert(key, index);
+        self.market.push(MarketLeaf { key, digest: [0; 26] });
+        self.dirty_market.push(index);
+        self.undo.push(Undo::OpenMarket);
+        Ok(())
+    }
+
+    fn set_market(&mut self, index: u32, digest: [u8; 26]) -> Result<(), ApplyError> {
+        let leaf = self.market.get_mut(index as usize).ok_or(ApplyError::UnknownMarket(index))?;
+        self.undo.push(Undo::Market(index, leaf.digest));
+        leaf.digest = digest;
+        self.dirty_market.push(index);
+        Ok(())
+    }
+
+    /// Takes back everything since `mark`.
+    pub fn rollback(&mut self, mark: Mark) {
+        while self.undo.len() > mark.0 {
+            match self.undo.pop() {
+                Some(Undo::OpenAccount) => {
+                    if let Some(leaf) = self.accounts.pop() {
+                        self.by_key.remove(&leaf.key);
+                    }
+                }
+                Some(Undo::Account(index, leaf)) => {
+                    if let Some(slot) = self.accounts.get_mut(index as usize) {
+                        *slot = leaf;
+                        self.dirty_accounts.push(index);
+                    }
+                }
+                Some(Undo::Deposit(total)) => {
+                    self.total = total;
+                    self.last_deposit -= 1;
+                }
+                Some(Undo::OpenMarket) => {
+                    if let Some(leaf) = self.market.pop() {
+                        self.market_by_key.remove(&leaf.key);
+                    }
+                }
+                Some(Undo::Market(index, digest)) => {
+                    if let Some(slot) = self.market.get_mut(index as usize) {
+                        slot.digest = digest;
+                        self.dirty_market.push(index);
+                    }
+                }
+                Some(Undo::Verdict(open)) => self.open_verdict = open,
+                None => break,
+            }
+        }
+    }
+
+    /// Root of the accounts tree.
+    pub fn accounts_root(&mut self) -> Hash32 {
+        self.accounts_tree.truncate(self.accounts.len());
+        for index in take_sorted(&mut self.dirty_accounts) {
+            if let Some(leaf) = self.accounts.get(index as usize) {
+                self.accounts_tree.set(index as usize, leaf.hash());
+            }
+        }
+        self.accounts_tree.root()
+    }
+
+    /// Root of the market tree.
+    pub fn market_root(&mut self) -> Hash32 {
+        self.market_tree.truncate(self.market.len());
+        for index in take_sorted(&mut self.dirty_market) {
+            if let Some(leaf) = self.market.get(index as usize) {
+                self.market_tree.set(index as usize, market_leaf_hash(&leaf.key, &leaf.digest));
+            }
+        }
+        self.market_tree.root()
+    }
+
+    /// The state root.
+    pub fn root(&mut self) -> Hash32 {
+        let accounts = self.accounts_root();
+        let market = self.market_root();
+        state_root(&self.domain_hash, &accounts, &market, self.next_index(), self.total)
+    }
+
+    /// How many accounts there are, which is the index of the next one.
+    #[must_use]
+    pub fn next_index(&self) -> u32 {
+        u32::try_from(self.accounts.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether what is owed to accounts is what deposits ever credited.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        let owed = self
+            .accounts
+            .iter()
+            .try_fold(0_u128, |sum, leaf| sum.checked_add(leaf.balance)?.checked_add(leaf.withdrawable));
+        owed == Some(self.total)
+    }
+
+    /// The inclusion proof of an account.
+    pub fn prove_account(&mut self, key: &ShortHash) -> Option<AccountProof> {
+        let market_root = self.market_root();
+        let state_root = self.root();
+        let index = self.account_index(key)?;
+        let leaf = *self.account(index)?;
+        Some(AccountProof {
+            key: hex::encode(key),
+            index,
+            balance: Amount(leaf.balance),
+            withdrawable: Amount(leaf.withdrawable),
+            siblings: self.accounts_tree.siblings(index as usize)?,
+            market_root,
+            next_index: self.next_index(),
+            total: self.total(),
+            state_root,
+        })
+    }
+
+    /// The siblings of something in the market tree, with its index.
+    pub fn prove_market(&mut self, key: &ShortHash) -> Option<(u32, MarketLeaf, Vec<Hash32>)> {
+        self.market_root();
+        let index = self.market_index(key)?;
+        Some((index, *self.market_leaf(index)?, self.market_tree.siblings(index as usize)?))
+    }
+}
+
+fn take_sorted(dirty: &mut Vec<u32>) -> Vec<u32> {
+    let mut taken = std::mem::take(dirty);
+    taken.sort_unstable();
+    taken.dedup();
+    taken
+}

@@ -1,0 +1,47 @@
+//! Inclusion proofs: that an account held so much after a block.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    hash::{ShortHash, domain_hash},
+    header::state_root,
+    ledger_state::account_leaf_hash,
+    tree::root_from,
+};
+use crate::core::market::{block::Hash32, money::Amount, terms::DomainId};
+
+/// What an account held, and the hashes that tie it to a state root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountProof {
+    /// Hash of the account's domain and name: 30 bytes in hex.
+    pub key: String,
+    /// Index of its leaf.
+    pub index: u32,
+    /// Money that can be moved.
+    pub balance: Amount,
+    /// Money ever released for withdrawal.
+    pub withdrawable: Amount,
+    /// Sibling hashes from the leaf upwards, 32 of them.
+    pub siblings: Vec<Hash32>,
+    /// Root of the market tree.
+    pub market_root: Hash32,
+    /// Number of accounts.
+    pub next_index: u32,
+    /// What deposits ever credited.
+    pub total: Amount,
+    /// The root that all this leads to.
+    pub state_root: Hash32,
+}
+
+/// Whether the proof shows that the account named by `key` held what the proof says in the state with this root.
+#[must_use]
+pub fn verify_account(domain: &DomainId, key: &ShortHash, root: &Hash32, proof: &AccountProof) -> bool {
+    if proof.key != hex::encode(key) || proof.state_root != *root || proof.index >= proof.next_index {
+        return false;
+    }
+    let leaf = account_leaf_hash(key, proof.balance.0, proof.withdrawable.0);
+    let Some(accounts) = root_from(leaf, proof.index, &proof.siblings) else { return false };
+    let found =
+        state_root(&domain_hash(domain), &accounts, &proof.market_root, proof.next_index, proof.total.0);
+    found == *root
+}

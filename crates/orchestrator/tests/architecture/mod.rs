@@ -1,0 +1,187 @@
+//! The layers: `controller → service → core ← client ← resource`. Reads the sources and fails when an inner layer names an
+//! outer one, an SDK, a driver, a web framework, the wall clock or randomness.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Words that may not appear in a layer's code, outside of comments and unit tests.
+struct Rule {
+    layer: &'static str,
+    forbidden: &'static [&'static str],
+}
+
+/// What only the outer layers may touch: SDKs, drivers, web frameworks, IO, the wall clock, randomness.
+const OUTSIDE: &[&str] = &[
+    "axum",
+    "utoipa",
+    "tower",
+    "hyper",
+    "reqwest",
+    "rusqlite",
+    "s3s",
+    "rusty_s3",
+    "mongodb",
+    "aws_",
+    "alloy",
+    "starknet",
+    "rdkafka",
+    "redis",
+    "clap",
+    "orchestrator_provider",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "tokio::fs",
+    "tokio::net",
+    "tokio::time",
+    "SystemTime",
+    "Instant",
+    "Timestamp::now",
+    "Zoned::now",
+    "getrandom",
+    "rand",
+    "thread_rng",
+    "new_v4",
+    "now_v7",
+];
+
+const RULES: &[Rule] = &[
+    Rule { layer: "core", forbidden: OUTSIDE },
+    Rule {
+        layer: "core",
+        forbidden: &[
+            "crate::service",
+            "crate::client",
+            "crate::controller",
+            "crate::resource",
+            "crate::setup",
+            "crate::config",
+        ],
+    },
+    Rule { layer: "service", forbidden: OUTSIDE },
+    Rule {
+        layer: "service",
+        forbidden: &[
+            "crate::client",
+            "crate::controller",
+            "crate::resource",
+            "crate::setup",
+            "crate::config",
+        ],
+    },
+    Rule { layer: "client", forbidden: &["crate::controller", "crate::setup", "crate::config"] },
+    Rule {
+        layer: "controller",
+        forbidden: &["rusqlite", "rusty_s3", "s3s", "crate::client", "crate::setup", "crate::resource"],
+    },
+    Rule { layer: "resource", forbidden: &["crate::controller", "crate::service", "crate::setup"] },
+    Rule {
+        layer: "utils",
+        forbidden: &["crate::core::market", "crate::service", "crate::controller", "crate::setup"],
+    },
+];
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The code without comments and without what only tests see (which stands at the end of a file).
+fn code(text: &str) -> String {
+    let visible = text.find("#[cfg(test)]\nmod ").map_or(text, |at| &text[..at]);
+    visible.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether `word` stands in the code as a path or name of its own.
+fn names(code: &str, word: &str) -> bool {
+    let boundary = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let after = code[at + word.len()..].chars().next();
+        boundary(before) && (word.ends_with('_') || boundary(after))
+    })
+}
+
+/// `use crate::{client::…}` and nested forms are spelled out, so that rules can be plain paths.
+fn spell_out(code: &str) -> String {
+    let mut spelled = code.to_owned();
+    for (at, _) in code.match_indices("use crate::{") {
+        let mut depth = 0_usize;
+        let mut word = String::new();
+        for c in code[at + "use crate::".len()..].chars() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 1 && (c.is_alphanumeric() || c == '_') {
+                word.push(c);
+            } else if !word.is_empty() {
+                spelled.push_str(&format!("\ncrate::{word}"));
+                word.clear();
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    spelled
+}
+
+fn violations(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for rule in RULES {
+        let mut files = Vec::new();
+        sources(&root.join(rule.layer), &mut files);
+        assert!(!files.is_empty(), "layer `{}` has no sources", rule.layer);
+        for file in files {
+            let text = spell_out(&code(&fs::read_to_string(&file).unwrap()));
+            for word in rule.forbidden {
+                if names(&text, word) {
+                    found.push(format!("{} names `{word}`", file.strip_prefix(root).unwrap().display()));
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn inner_layers_name_no_outer_ones() {
+    let found = violations(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn the_check_sees_what_it_must() {
+    let bad = code(
+        "use std::{fs, io};\nlet x = crate::client::db::open(); // axum\n#[cfg(test)]\nmod tests { use axum; }",
+    );
+    assert!(names(&bad, "crate::client"));
+    assert!(!names(&bad, "axum"));
+    assert!(names("use rand::Rng;", "rand") && !names("let operand = brand;", "rand"));
+    let nested = spell_out("use crate::{core::job::Job, client::{db, queue}, error};");
+    assert!(
+        names(&nested, "crate::client") && names(&nested, "crate::error") && !names(&nested, "crate::db")
+    );
+}
+
+#[test]
+fn every_source_file_explains_itself() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    let silent: Vec<_> =
+        files.iter().filter(|f| !fs::read_to_string(f).unwrap().starts_with("//!")).collect();
+    assert!(silent.is_empty(), "no `//!` head: {silent:?}");
+}
