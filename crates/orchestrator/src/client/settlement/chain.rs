@@ -184,7 +184,8 @@ impl Chain {
         let transaction = self.transaction_row(key, asked, now);
         let id = transaction.id.clone();
         // Another block of this number gives way, and what was built on it goes.
-        let mut rows: Vec<Row> = self.blocks.range(header.number..).map(|(n, _)| Row::DropBlock(*n)).collect();
+        let mut rows: Vec<Row> =
+            self.blocks.range(header.number..).map(|(n, _)| Row::DropBlock(*n)).collect();
         rows.push(Row::Block(ChainBlock {
             header: header.clone(),
             hash,
@@ -196,11 +197,19 @@ impl Chain {
     }
 
     /// A block consumes deposits in order, none twice, none that is not confirmed, and credits exactly what came in.
-    fn check_money(&self, rules: &LocalRules, now: Timestamp, header: &BlockHeader, consumed: u64) -> Result<()> {
+    fn check_money(
+        &self,
+        rules: &LocalRules,
+        now: Timestamp,
+        header: &BlockHeader,
+        consumed: u64,
+    ) -> Result<()> {
         if header.last_deposit < consumed {
             return refused("the block gives deposits back");
         }
-        let confirmed = self.deposits.iter().take_while(|deposit| self.shown(rules, now, deposit).confirmed).count() as u64;
+        let confirmed =
+            self.deposits.iter().take_while(|deposit| self.shown(rules, now, deposit).confirmed).count()
+                as u64;
         if header.last_deposit > confirmed {
             return refused("the block consumes deposits that are not confirmed");
         }
@@ -210,10 +219,19 @@ impl Chain {
             .iter()
             .take(upto)
             .try_fold(Amount::ZERO, |sum, deposit| sum.checked_add(deposit.amount));
-        if sum == Some(header.total) { Ok(()) } else { refused("the block's total is not what was deposited") }
+        if sum == Some(header.total) {
+            Ok(())
+        } else {
+            refused("the block's total is not what was deposited")
+        }
     }
 
-    pub(super) fn update(&self, now: Timestamp, key: &str, header: &BlockHeader) -> Result<(String, Vec<Row>)> {
+    pub(super) fn update(
+        &self,
+        now: Timestamp,
+        key: &str,
+        header: &BlockHeader,
+    ) -> Result<(String, Vec<Row>)> {
         let hash = header_hash(header);
         let asked = format!("update {hash}");
         if let Some(known) = self.known(key, &asked)? {
@@ -252,7 +270,10 @@ impl Chain {
         for (n, block) in self.blocks.range(number..) {
             rows.push(Row::DropBlock(*n));
             for transaction in self.transactions.values() {
-                let about = [format!("update {}", block.hash), format!("register {} {}", block.hash, block.da_reference)];
+                let about = [
+                    format!("update {}", block.hash),
+                    format!("register {} {}", block.hash, block.da_reference),
+                ];
                 if about.contains(&transaction.asked) {
                     rows.push(Row::Transaction(Transaction {
                         rejected: Some(reason.to_owned()),
@@ -265,8 +286,7 @@ impl Chain {
     }
 
     pub(super) fn status(&self, rules: &LocalRules, now: Timestamp, id: &str) -> Result<TransactionStatus> {
-        let found =
-            self.transactions.get(id).ok_or_else(|| SettlementError::NoTransaction(id.to_owned()))?;
+        let found = self.transactions.get(id).ok_or_else(|| SettlementError::NoTransaction(id.to_owned()))?;
         Ok(match &found.rejected {
             Some(reason) => TransactionStatus::Rejected(reason.clone()),
             None if found.at.plus(rules.final_after) <= now => TransactionStatus::Final,
@@ -341,8 +361,7 @@ impl Chain {
         }
         let index = self.deposits.len() as u64 + 1;
         let deposit = Deposit { index, account, amount, confirmed: false, at: now };
-        let transaction =
-            Transaction { deposit: Some(index), ..self.transaction_row(key, asked, now) };
+        let transaction = Transaction { deposit: Some(index), ..self.transaction_row(key, asked, now) };
         let shown = self.shown(rules, now, &deposit);
         Ok((shown, vec![Row::Deposit(deposit), Row::Transaction(transaction)]))
     }

@@ -77,7 +77,11 @@ schema! {
     /// Where in which block a transfer or verdict lies.
     SEALED_ENTRIES = "sealed_entries" { by_block("block"); }
     /// `Block` documents.
-    BLOCKS = "blocks" { by_state("domain", "state"); }
+    BLOCKS = "blocks" { by_state("header.domain", "state"); }
+    /// Blocks that the settlement layer refused, by hash.
+    REJECTED_BLOCKS = "rejected_blocks" {}
+    /// Markers that no block could carry, with the reason.
+    QUARANTINED = "quarantined" { by_domain("marker.domain"); }
     /// `StoredReport` documents.
     REPORTS = "reports" { by_period("period_key") unique; by_received("received_at"); }
     /// Evidence buckets.

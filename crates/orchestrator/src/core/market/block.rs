@@ -74,6 +74,54 @@ pub enum BlockState {
     Rejected,
 }
 
+/// What happens to a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BlockEvent {
+    /// It was ordered and executed.
+    Seal,
+    /// Its execution was checked.
+    Prove,
+    /// Its records were published.
+    Publish,
+    /// The settlement layer took note of it.
+    Register,
+    /// The settlement layer took its state.
+    Settle,
+    /// Nobody can undo it any more.
+    Finalise,
+    /// It, or a block before it, was refused.
+    Reject,
+}
+
+/// A move that the lifecycle does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a {from:?} block can't take {event:?}")]
+pub struct InvalidBlockTransition {
+    /// The state.
+    pub from: BlockState,
+    /// The event.
+    pub event: BlockEvent,
+}
+
+/// The lifecycle of blocks.
+///
+/// # Errors
+/// [`InvalidBlockTransition`] for every pair that is not listed.
+pub const fn transition(from: BlockState, event: BlockEvent) -> Result<BlockState, InvalidBlockTransition> {
+    use BlockEvent as E;
+    use BlockState as S;
+    Ok(match (from, event) {
+        (S::Open, E::Seal) => S::Sealed,
+        (S::Sealed, E::Prove) => S::Proven,
+        (S::Proven, E::Publish) => S::Published,
+        (S::Published, E::Register) => S::Registered,
+        (S::Registered, E::Settle) => S::Settled,
+        (S::Settled, E::Finalise) => S::Final,
+        (S::Sealed | S::Proven | S::Published | S::Registered | S::Settled, E::Reject) => S::Rejected,
+        _ => return Err(InvalidBlockTransition { from, event }),
+    })
+}
+
 /// The part of a block that the settlement layer commits to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockHeader {
@@ -134,5 +182,29 @@ impl Entity for Block {
     const COLLECTION: Collection = schema::BLOCKS;
     fn document_id(&self) -> String {
         Self::id_of(&self.header.domain, self.header.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BlockEvent as E, BlockState as S, *};
+
+    #[test]
+    fn every_pair_of_state_and_event() {
+        let states =
+            [S::Open, S::Sealed, S::Proven, S::Published, S::Registered, S::Settled, S::Final, S::Rejected];
+        let way = [E::Seal, E::Prove, E::Publish, E::Register, E::Settle, E::Finalise];
+        for (i, from) in states.into_iter().enumerate() {
+            for (j, event) in way.into_iter().enumerate() {
+                let expected =
+                    if i == j { Ok(states[i + 1]) } else { Err(InvalidBlockTransition { from, event }) };
+                assert_eq!(transition(from, event), expected);
+            }
+            let refusable = (1..=5).contains(&i);
+            let event = E::Reject;
+            let expected =
+                if refusable { Ok(S::Rejected) } else { Err(InvalidBlockTransition { from, event }) };
+            assert_eq!(transition(from, event), expected);
+        }
     }
 }

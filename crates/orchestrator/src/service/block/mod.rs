@@ -1,1 +1,218 @@
-//! The block service.
+//! Blocks: seal → prove → publish → register → settle → final. Each step is a job kind in a file of its own; here are the
+//! documents they share and the service that shows blocks.
+
+mod order;
+mod reject;
+pub mod seal;
+mod store;
+
+pub mod prove;
+pub mod publish;
+pub mod register;
+pub mod update;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    seal::SealTrigger,
+    store::{BlockStore, SharedStates},
+};
+use super::{
+    job::JobHandler,
+    ledger::{UnsealedKind, UnsealedMarker},
+    settlement::SettlementDomains,
+    work::Call,
+};
+use crate::{
+    core::{
+        client::{
+            database::{Cursor, Entity, Filter, Query, ReaderExt, Sort},
+            schema::{self, Collection},
+        },
+        madara::da::DaClient,
+        market::{
+            block::{Block, Hash32},
+            ids::IdGenerator,
+            quantity::{Micros, Timestamp},
+            terms::DomainId,
+        },
+    },
+    error::{Error, Result},
+};
+
+/// How blocks are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockSettings {
+    /// Markers that one block carries, at most.
+    pub batch: usize,
+    /// How long to wait before looking again whether a transaction has gone on.
+    pub poll: Micros,
+    /// Rejections in a row after which sealing stops until an operator has looked.
+    pub max_rejections: u32,
+}
+
+impl Default for BlockSettings {
+    fn default() -> Self {
+        Self { batch: 5_000, poll: Micros::from_millis(200), max_rejections: 3 }
+    }
+}
+
+/// The end of a domain's chain of blocks; kept in `meta`. Every seal replaces it, so two sealers can't both succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainTip {
+    /// The domain.
+    pub domain: DomainId,
+    /// The last sealed block; 0 before the first.
+    pub number: u64,
+    /// Its hash; zero before the first.
+    pub hash: Hash32,
+    /// Seals tried so far: makes the next seal job's key new.
+    pub round: u64,
+    /// Rejections since the last final block.
+    pub rejections: u32,
+    /// Why sealing has stopped, if it has.
+    pub halted: Option<String>,
+}
+
+impl ChainTip {
+    /// The id of its document.
+    #[must_use]
+    pub fn id_of(domain: &DomainId) -> String {
+        format!("chain/{domain}")
+    }
+
+    /// The end of a chain without blocks.
+    #[must_use]
+    pub fn genesis(domain: DomainId) -> Self {
+        Self { domain, number: 0, hash: Hash32::default(), round: 0, rejections: 0, halted: None }
+    }
+}
+
+impl Entity for ChainTip {
+    const COLLECTION: Collection = schema::META;
+    fn document_id(&self) -> String {
+        Self::id_of(&self.domain)
+    }
+}
+
+/// Where something was sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedEntry {
+    /// The id of the marker that asked for it.
+    pub id: String,
+    /// The domain.
+    pub domain: DomainId,
+    /// Id of the block's document.
+    pub block: String,
+    /// What it is.
+    pub kind: UnsealedKind,
+}
+
+impl Entity for SealedEntry {
+    const COLLECTION: Collection = schema::SEALED_ENTRIES;
+    fn document_id(&self) -> String {
+        self.id.clone()
+    }
+}
+
+/// Something that no block could carry; what depends on it waits, the rest goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// Its marker; put back, it is tried again.
+    pub marker: UnsealedMarker,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Entity for Quarantined {
+    const COLLECTION: Collection = schema::QUARANTINED;
+    fn document_id(&self) -> String {
+        self.marker.id.clone()
+    }
+}
+
+/// A block that the settlement layer refused, kept for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RejectedBlock(pub Block);
+
+impl Entity for RejectedBlock {
+    const COLLECTION: Collection = schema::REJECTED_BLOCKS;
+    fn document_id(&self) -> String {
+        self.0.hash.to_string()
+    }
+}
+
+/// What the steps of a block share.
+#[derive(Clone)]
+pub struct BlockPorts {
+    /// Blocks and their records.
+    pub store: BlockStore,
+    /// Ids and the present instant.
+    pub ids: IdGenerator,
+    /// Settlement layers.
+    pub domains: SettlementDomains,
+    /// The data-availability layer.
+    pub da: Arc<dyn DaClient>,
+    /// How.
+    pub settings: BlockSettings,
+}
+
+/// The handlers of the five steps, for the job engine.
+#[must_use]
+pub fn handlers(ports: &BlockPorts) -> Vec<Arc<dyn JobHandler>> {
+    vec![
+        Arc::new(seal::SealBlock::new(ports.clone())),
+        Arc::new(prove::GenerateProof::new(ports.clone())),
+        Arc::new(publish::PublishData::new(ports.clone())),
+        Arc::new(register::RegisterProof::new(ports.clone())),
+        Arc::new(update::UpdateState::new(ports.clone())),
+    ]
+}
+
+/// Shows blocks; they are public to everyone with a key.
+#[derive(Clone)]
+pub struct BlockService {
+    store: BlockStore,
+}
+
+impl BlockService {
+    /// A service over the stored blocks.
+    #[must_use]
+    pub const fn new(store: BlockStore) -> Self {
+        Self { store }
+    }
+
+    /// The blocks of a domain, newest first.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub async fn list(
+        &self,
+        _call: &Call,
+        domain: &DomainId,
+        limit: usize,
+        after: Option<Cursor>,
+    ) -> Result<(Vec<Block>, Option<Cursor>)> {
+        let query = Query::new(schema::BLOCKS)
+            .filter(Filter::eq("header.domain", domain.as_str()))
+            .sort(Sort::IdDescending)
+            .limit(limit.clamp(1, 1_000))
+            .after(after);
+        let (found, next) = self.store.reader().list::<Block>(query).await?;
+        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
+    }
+
+    /// A block by number.
+    ///
+    /// # Errors
+    /// Not found; database errors.
+    pub async fn get(&self, _call: &Call, domain: &DomainId, number: u64) -> Result<Block> {
+        let found = self.store.reader().load::<Block>(&Block::id_of(domain, number)).await?;
+        Ok(found.ok_or_else(|| Error::not_found("block", number))?.value)
+    }
+}

@@ -303,7 +303,8 @@ impl AccountService {
         }
     }
 
-    fn owner_only(&self, call: &Call, key: AccountKey) -> Result<()> {
+    /// Refuses everyone but the owner of an account.
+    pub(crate) fn owner_only(&self, call: &Call, key: AccountKey) -> Result<()> {
         let owner = match (call.principal, key) {
             (Principal::Consumer(me), AccountKey::Consumer(id)) => me == id,
             (Principal::Provider(me), AccountKey::Provider(id) | AccountKey::Collateral(id)) => me == id,
@@ -317,7 +318,7 @@ impl AccountService {
     }
 
     /// The domain of an account that the caller may see.
-    async fn visible(&self, call: &Call, key: AccountKey) -> Result<DomainId> {
+    pub(crate) async fn visible(&self, call: &Call, key: AccountKey) -> Result<DomainId> {
         let hidden = || Error::not_found("account", key);
         let reader = &self.work.reader;
         let (domain, owners) = match key {

@@ -1,7 +1,11 @@
 //! Settlement domains: which client settles which, and the audit that rebuilds a ledger from settlement and data layer
 //! alone.
 
+pub mod verify;
+
 use std::{collections::BTreeMap, sync::Arc};
+
+pub use verify::{VerifyReport, verify_ledger};
 
 use crate::{
     core::{

@@ -189,6 +189,12 @@ impl LedgerState {
         self.market.get(index as usize)
     }
 
+    /// The index that the next entry of the market tree takes.
+    #[must_use]
+    pub fn next_market_index(&self) -> u32 {
+        u32::try_from(self.market.len()).unwrap_or(u32::MAX)
+    }
+
     /// What deposits ever credited.
     #[must_use]
     pub const fn total(&self) -> Amount {

@@ -37,7 +37,10 @@ fn small_state() -> LedgerState {
 #[test]
 fn golden_roots_and_header() {
     let mut state = small_state();
-    assert_eq!(state.root().to_string(), "GOLDEN_STATE");
+    assert_eq!(
+        state.root().to_string(),
+        "0xa16cc580142da5445b550ceb34595c3dc5b4bdc7104383eb82e6bb2569647bf5"
+    );
     let header = BlockHeader {
         domain: DomainId::local(),
         number: 1,

@@ -198,7 +198,11 @@ mod tests {
         assert_eq!(roots, GOLDEN);
     }
 
-    const GOLDEN: [&str; 3] = ["GOLDEN_A", "GOLDEN_B", "GOLDEN_C"];
+    const GOLDEN: [&str; 3] = [
+        "0x7c1d0e8a93ea9c09cc13b91ead8f72de66a33cb695c30934dc2d75bffac1248e",
+        "0x16d87a5501979ba0f9110a10dd533a6f14097b7eb4b6a6023fbf72a67954a728",
+        "0xb887ece908726684af3e7faff650a58d4b024a059839cbe741b093f235ce3f80",
+    ];
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]

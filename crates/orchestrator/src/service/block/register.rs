@@ -1,0 +1,128 @@
+//! Registers a published block and its proof with the settlement layer.
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::{
+    BlockPorts, reject,
+    store::{advance, enqueue},
+};
+use crate::{
+    core::{
+        client::database::{Changeset, ReaderExt},
+        job::JobKind,
+        madara::settlement::{BlockProof, SettlementError, TransactionStatus},
+        market::{
+            block::{Block, BlockEvent, BlockState},
+            quantity::Micros,
+            state::header::genesis_root,
+        },
+    },
+    error::{Error, Result},
+    service::job::{JobContext, JobError, JobHandler, Processed, Verified},
+};
+
+/// The job kind `register_proof`.
+pub struct RegisterProof {
+    ports: BlockPorts,
+}
+
+impl RegisterProof {
+    /// A handler over these ports.
+    #[must_use]
+    pub const fn new(ports: BlockPorts) -> Self {
+        Self { ports }
+    }
+
+    async fn proof(&self, block: &Block) -> Result<BlockProof> {
+        let header = &block.header;
+        let pre_state = if header.number <= 1 {
+            genesis_root(&header.domain)
+        } else {
+            let id = Block::id_of(&header.domain, header.number - 1);
+            let parent = self.ports.store.reader().load::<Block>(&id).await?;
+            parent.ok_or_else(|| Error::not_found("block", id))?.value.header.state_root
+        };
+        let (post_state, events_root) = (header.state_root, header.events_root);
+        Ok(BlockProof::Reexecution { pre_state, post_state, events_root })
+    }
+}
+
+/// The transaction that an earlier attempt journalled under this key, if its outcome is known. The settlement layer is
+/// idempotent by the same key, so an attempt whose outcome is unknown is simply made again.
+pub(super) async fn journalled(
+    context: &dyn JobContext,
+    key: &str,
+    intent: Value,
+) -> Result<Option<String>, JobError> {
+    let effect = context.intend(key, intent).await?;
+    Ok(effect.outcome.and_then(|outcome| outcome.as_str().map(str::to_owned)))
+}
+
+/// The transaction that the process phase left for verification.
+pub(super) fn transaction_of(context: &dyn JobContext) -> String {
+    let output = &context.job().output;
+    output.get("transaction").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+#[async_trait]
+impl JobHandler for RegisterProof {
+    fn kind(&self) -> JobKind {
+        JobKind::RegisterProof
+    }
+
+    async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
+        let BlockPorts { store, domains, settings, .. } = &self.ports;
+        let Some(block) = store.of_job(context.job()).await? else {
+            return Ok(Processed::Done(Changeset::new()));
+        };
+        if !store.parent_is(&block.value, BlockState::Registered).await? {
+            return Err(JobError::PollAgain(settings.poll));
+        }
+        let block = block.value;
+        let client = domains.get(&block.header.domain)?;
+        let key = format!("register/{}", block.hash);
+        let transaction = match journalled(context, &key, json!({ "block": block.hash })).await? {
+            Some(transaction) => transaction,
+            None => {
+                let proof = self.proof(&block).await?;
+                let data = block.da_reference.clone().unwrap_or_default();
+                match client.register_proof(&key, &block.header, &proof, &data).await {
+                    Ok(transaction) => {
+                        context.record(&key, Value::from(transaction.clone())).await?;
+                        transaction
+                    }
+                    Err(SettlementError::Refused(reason)) => {
+                        return Ok(Processed::Done(reject::from(&self.ports, &block, &reason).await?));
+                    }
+                    Err(error) => return Err(Error::from(error).into()),
+                }
+            }
+        };
+        let output = json!({ "transaction": transaction });
+        Ok(Processed::Verify { changes: Changeset::new(), output, delay: Micros::ZERO })
+    }
+
+    async fn verify(&self, context: &dyn JobContext) -> Result<Verified, JobError> {
+        let BlockPorts { store, domains, settings, ids, .. } = &self.ports;
+        let mut changes = Changeset::new();
+        let Some(mut block) = store.of_job(context.job()).await? else {
+            return Ok(Verified::Confirmed(changes));
+        };
+        let client = domains.get(&block.value.header.domain)?;
+        let transaction = transaction_of(context);
+        match client.transaction(&transaction).await.map_err(Error::from)? {
+            TransactionStatus::Pending => Err(JobError::PollAgain(settings.poll)),
+            TransactionStatus::Rejected(reason) => {
+                Ok(Verified::Confirmed(reject::from(&self.ports, &block.value, &reason).await?))
+            }
+            TransactionStatus::Included | TransactionStatus::Final => {
+                block.value.register_transaction = Some(transaction);
+                advance(&mut block.value, BlockEvent::Register)?;
+                changes.replace(block.version, &block.value);
+                enqueue(&mut changes, ids, JobKind::UpdateState, &block.value, &context.job().trace_id);
+                Ok(Verified::Confirmed(changes))
+            }
+        }
+    }
+}
