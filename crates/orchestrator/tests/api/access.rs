@@ -50,9 +50,11 @@ async fn a_replayed_creation_makes_no_second_key_and_shows_no_secret() {
     let again = api.post_once(&api.operator, "/keys", "k", body).await;
     again.problem(410, "secret_gone", None);
     assert_eq!(again.body["extra"]["key"], first["id"]);
-    api.post_once(&api.operator, "/keys", "k", json!({"label": "other"}))
-        .await
-        .problem(409, "idempotency_key_reused", None);
+    api.post_once(&api.operator, "/keys", "k", json!({"label": "other"})).await.problem(
+        409,
+        "idempotency_key_reused",
+        None,
+    );
     assert_eq!(api.count(schema::API_KEYS).await, keys);
 }
 
@@ -63,7 +65,11 @@ async fn only_operators_make_keys_for_others_and_only_for_those_that_exist() {
     let before = api.documents().await;
     let for_other = json!({"tenant": other.id, "label": "x"});
     api.post(&one.key, "/keys", for_other).await.problem(403, "forbidden", None);
-    api.post(&one.key, "/keys", json!({"tenant": "operator", "label": "x"})).await.problem(403, "forbidden", None);
+    api.post(&one.key, "/keys", json!({"tenant": "operator", "label": "x"})).await.problem(
+        403,
+        "forbidden",
+        None,
+    );
     let nobody = json!({"tenant": "cons_00000000000000000000000000000001", "label": "x"});
     api.post(&api.operator, "/keys", nobody).await.problem(422, "invalid_field", Some("tenant"));
     let junk = json!({"tenant": "me", "label": "x"});

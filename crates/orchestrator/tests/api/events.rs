@@ -9,7 +9,7 @@ use orchestrator::{
             ids::EventId,
         },
     },
-    service::outbox::{Outgoing, OutboxRow},
+    service::outbox::{OutboxRow, Outgoing},
 };
 use serde_json::json;
 

@@ -1,9 +1,6 @@
 //! What holds for every request: problems in one shape, who may come in, strict bodies and parameters, limits.
 
-use std::{
-    sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use orchestrator::controller::route::ApiSettings;
 use serde_json::json;
@@ -85,27 +82,39 @@ async fn bodies_are_strict_and_a_refused_one_leaves_nothing_behind() {
     let json_kind = "application/json";
     send("{", json_kind).await.problem(400, "malformed_body", None);
     send("[1] x", json_kind).await.problem(400, "malformed_body", None);
-    send(r#"{"bytes": 1, "period_ms": 1, "byts": 1}"#, json_kind)
-        .await
-        .problem(400, "malformed_body", Some("byts"));
-    send(r#"{"bytes": 1, "period_ms": 1, "filter": {"regoin": "x"}}"#, json_kind)
-        .await
-        .problem(400, "malformed_body", Some("filter.regoin"));
+    send(r#"{"bytes": 1, "period_ms": 1, "byts": 1}"#, json_kind).await.problem(
+        400,
+        "malformed_body",
+        Some("byts"),
+    );
+    send(r#"{"bytes": 1, "period_ms": 1, "filter": {"regoin": "x"}}"#, json_kind).await.problem(
+        400,
+        "malformed_body",
+        Some("filter.regoin"),
+    );
     send(r#"{"period_ms": 1}"#, json_kind).await.problem(400, "malformed_body", Some("bytes"));
     send(r#"{"bytes": "1", "period_ms": 1}"#, json_kind).await.problem(400, "malformed_body", Some("bytes"));
     send(r#"{"bytes": -1, "period_ms": 1}"#, json_kind).await.problem(400, "malformed_body", Some("bytes"));
-    send(r#"{"bytes": 99999999999999999999999, "period_ms": 1}"#, json_kind)
-        .await
-        .problem(400, "malformed_body", Some("bytes"));
-    send(r#"{"bytes": 1, "period_ms": 18446744073709551615}"#, json_kind)
-        .await
-        .problem(400, "malformed_body", Some("period_ms"));
-    send(r#"{"bytes": 1, "period_ms": 1, "filter": {"max_price": "-5"}}"#, json_kind)
-        .await
-        .problem(400, "malformed_body", Some("filter.max_price"));
-    send(r#"{"bytes": 1, "period_ms": 1, "unit": "unit_7"}"#, json_kind)
-        .await
-        .problem(400, "malformed_body", Some("unit"));
+    send(r#"{"bytes": 99999999999999999999999, "period_ms": 1}"#, json_kind).await.problem(
+        400,
+        "malformed_body",
+        Some("bytes"),
+    );
+    send(r#"{"bytes": 1, "period_ms": 18446744073709551615}"#, json_kind).await.problem(
+        400,
+        "malformed_body",
+        Some("period_ms"),
+    );
+    send(r#"{"bytes": 1, "period_ms": 1, "filter": {"max_price": "-5"}}"#, json_kind).await.problem(
+        400,
+        "malformed_body",
+        Some("filter.max_price"),
+    );
+    send(r#"{"bytes": 1, "period_ms": 1, "unit": "unit_7"}"#, json_kind).await.problem(
+        400,
+        "malformed_body",
+        Some("unit"),
+    );
     send(r#"{"bytes": 1, "period_ms": 1}"#, json_kind).await.problem(422, "invalid_field", Some("unit"));
     send("bytes=1", "application/x-www-form-urlencoded").await.problem(415, "unsupported_media_type", None);
     send("{}", "text/plain").await.problem(415, "unsupported_media_type", None);
@@ -149,9 +158,11 @@ async fn unknown_and_wrong_parameters_are_refused_by_name() {
         assert_eq!(answer.status, 400, "{path}: {}", answer.body);
         answer.problem(400, "invalid_parameter", Some(field));
     }
-    api.post(&api.operator, "/consumers?name=x", json!({"name": "x"}))
-        .await
-        .problem(400, "invalid_parameter", Some("name"));
+    api.post(&api.operator, "/consumers?name=x", json!({"name": "x"})).await.problem(
+        400,
+        "invalid_parameter",
+        Some("name"),
+    );
 }
 
 #[tokio::test]

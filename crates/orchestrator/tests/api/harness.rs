@@ -31,6 +31,7 @@ use orchestrator::{
     service::{
         access::{AccessSettings, AuditService, CredentialService, KeyService, KeySettings},
         allocation::{AllocationService, AllocationSettings},
+        block::{BlockService, BlockStore},
         job::JobService,
         ledger::{
             accounts::AccountService,
@@ -38,6 +39,7 @@ use orchestrator::{
         },
         market::{MarketService, MarketSettings},
         pricing::PricingService,
+        proof::ProofService,
         scoring::{ChangeFeed, OfferingService, OfferingSettings, ReputationService, WatchedCommitter},
         settlement::SettlementDomains,
         sla::{EvidenceService, OracleService, SlaService, SlaSettings},
@@ -133,6 +135,8 @@ impl Api {
         let operator = Principal::Operator(work.ids.next::<OperatorId>());
         let call = Call { principal: operator, request: None, trace_id: String::new() };
         let operator = keys.create(&call, operator, "tests").await.unwrap().text;
+        let accounts = AccountService::new(work.clone(), domains.clone());
+        let store = BlockStore::new(database.clone(), Arc::new(EmptyStorage));
         let drain = settings.drain;
         let state = ApiState::new(Services {
             settings,
@@ -150,11 +154,19 @@ impl Api {
                 Arc::new(offerings.clone()),
                 AllocationSettings::default(),
             ),
-            credentials: CredentialService::new(work.clone(), vault, entropy, Arc::new(clock.clone()), access),
+            credentials: CredentialService::new(
+                work.clone(),
+                vault,
+                entropy,
+                Arc::new(clock.clone()),
+                access,
+            ),
             oracles: OracleService::new(work.clone()),
             evidence: EvidenceService::new(work.clone(), SlaSettings::default()),
             sla: SlaService::new(work.clone(), Arc::new(EmptyStorage), SlaSettings::default()),
-            accounts: AccountService::new(work.clone(), domains),
+            proofs: ProofService::new(accounts.clone(), store.clone(), domains),
+            blocks: BlockService::new(store),
+            accounts,
             disputes: DisputeService::new(work.clone(), DisputeSettings::default()),
             offerings,
             reputations: ReputationService::new(work.clone()),

@@ -13,7 +13,10 @@ async fn the_source_documents_three_endpoints() {
     let (provider, consumer) = (api.provider().await, api.consumer().await);
     let unit = api.unit(&provider).await;
     let page = api.get(&consumer.key, "/market/offerings").await.ok(200);
-    assert_eq!((page["items"][0]["unit"].as_str(), page["matching"].as_u64()), (Some(unit.as_str()), Some(1)));
+    assert_eq!(
+        (page["items"][0]["unit"].as_str(), page["matching"].as_u64()),
+        (Some(unit.as_str()), Some(1))
+    );
     assert!(page["items"][0]["score"]["explanation"].is_string());
     let reserved = api.post(&consumer.key, RESERVE, reservation(&unit)).await.ok(202);
     assert_eq!((reserved["state"].as_str(), reserved["bytes"].as_u64()), (Some("reserved"), Some(1 << 20)));
@@ -30,7 +33,8 @@ async fn other_tenants_allocations_do_not_exist() {
     let (provider, owner) = (api.provider().await, api.consumer().await);
     let (stranger, competitor) = (api.consumer().await, api.provider().await);
     let unit = api.unit(&provider).await;
-    let id = api.post(&owner.key, RESERVE, reservation(&unit)).await.ok(202)["id"].as_str().unwrap().to_owned();
+    let id =
+        api.post(&owner.key, RESERVE, reservation(&unit)).await.ok(202)["id"].as_str().unwrap().to_owned();
     let path = format!("/allocations/{id}");
     for key in [&stranger.key, &competitor.key] {
         api.get(key, &path).await.problem(404, "not_found", None);
@@ -186,8 +190,10 @@ async fn a_credential_shows_its_secret_to_the_post_that_made_it_only() {
     let before = api.documents().await;
     // Nothing to open yet.
     api.post(&consumer.key, &path, json!({})).await.problem(409, "invalid_state", None);
-    api.post(&consumer.key, &path, json!({"permissions": "all"}))
-        .await
-        .problem(400, "malformed_body", Some("permissions"));
+    api.post(&consumer.key, &path, json!({"permissions": "all"})).await.problem(
+        400,
+        "malformed_body",
+        Some("permissions"),
+    );
     assert_eq!(api.documents().await, before);
 }

@@ -36,10 +36,16 @@ async fn zero_foreign_and_too_large_movements_are_refused() {
     let withdrawal = api.post(&consumer.key, &format!("{path}/withdrawals"), json!({"amount": "1"})).await;
     withdrawal.problem(409, "insufficient_funds", None);
     let collateral = format!("/accounts/provider:{}/collateral", provider.id);
-    api.post(&provider.key, &collateral, json!({"amount": "1"})).await.problem(409, "insufficient_funds", None);
-    api.post(&provider.key, &format!("{path}/collateral"), json!({"amount": "1"}))
-        .await
-        .problem(422, "invalid_field", Some("account"));
+    api.post(&provider.key, &collateral, json!({"amount": "1"})).await.problem(
+        409,
+        "insufficient_funds",
+        None,
+    );
+    api.post(&provider.key, &format!("{path}/collateral"), json!({"amount": "1"})).await.problem(
+        422,
+        "invalid_field",
+        Some("account"),
+    );
     assert_eq!(api.documents().await, before);
     assert_eq!(api.count(schema::TRANSFERS).await, 0);
 }
