@@ -1,4 +1,5 @@
 //! Tests that cross modules: contract suites of the ports, the HTTP API, the workers, stock clients.
+mod api;
 
 #![allow(
     clippy::unwrap_used,

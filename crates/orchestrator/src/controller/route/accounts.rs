@@ -17,16 +17,25 @@ use super::{
     params::{Named, Params},
     problem::{Problem, Result},
     state::ApiState,
-    view::ledger::{
-        AccountView, Contest, Decide, DepositView, DisputeView, MoveCollateral, MoveMoney, TransferView,
+    view::{
+        common::Nothing,
+        ledger::{
+            AccountView, ClaimView, Contest, Decide, DepositView, DisputeView, LedgerView, MoveCollateral,
+            MoveMoney, ProofView, TransferView,
+        },
     },
 };
 use crate::{
-    core::market::{
-        account::AccountKey,
-        ids::{AllocationId, DisputeId},
+    core::{
+        client::{database::Filter, schema},
+        market::{
+            account::AccountKey,
+            ids::{AllocationId, DisputeId},
+            terms::DomainId,
+        },
     },
     error::ErrorCode,
+    service::proof::ProofAt,
 };
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -36,6 +45,9 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(deposit))
         .routes(routes!(collateral))
         .routes(routes!(withdraw))
+        .routes(routes!(account_proof))
+        .routes(routes!(claim))
+        .routes(routes!(ledger))
         .routes(routes!(open_dispute))
         .routes(routes!(list_disputes))
         .routes(routes!(get_dispute))
@@ -64,8 +76,7 @@ async fn list_transfers(
     Named(key): Named<AccountKey>,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<PageView<TransferView>>> {
-    let (transfers, next) =
-        state.accounts.transfers(&caller.call, key, page.limit()?, page.after()?).await?;
+    let (transfers, next) = state.accounts.transfers(&caller.call, key, page.limit()?, page.after()?).await?;
     Ok(Json(PageView::new(transfers, next)))
 }
 
@@ -91,7 +102,11 @@ async fn collateral(
     posted: Posted<MoveCollateral>,
 ) -> Result<Response> {
     let (AccountKey::Provider(provider) | AccountKey::Collateral(provider)) = key else {
-        return Err(Problem::at(ErrorCode::InvalidField, "account", "collateral is a provider's: `provider:<id>`"));
+        return Err(Problem::at(
+            ErrorCode::InvalidField,
+            "account",
+            "collateral is a provider's: `provider:<id>`",
+        ));
     };
     let Posted { call, body } = posted;
     let moved = if body.release {
@@ -112,6 +127,65 @@ async fn withdraw(
 ) -> Result<Response> {
     let moved = state.accounts.withdraw(&posted.call, key, posted.body.amount.0).await?;
     Ok(accepted(StatusCode::CREATED, TransferView::from(moved.value)))
+}
+
+/// Which state a proof is of.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ProofQuery {
+    /// `final` unless said otherwise, or `sealed`.
+    #[param(value_type = Option<String>)]
+    at: Option<ProofAt>,
+}
+
+/// The inclusion proof of the account in the last final block: what it held, and the hashes that lead to the state root.
+#[utoipa::path(get, path = "/accounts/{id}/proof", tag = "money",
+    params(("id" = String, Path, description = "Account name"), ProofQuery),
+    responses((status = 200, body = ProofView)))]
+async fn account_proof(
+    State(state): State<ApiState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Named(key): Named<AccountKey>,
+    Params(query): Params<ProofQuery>,
+) -> Result<Response> {
+    let proved = state.proofs.account_proof(&caller.call, key, query.at.unwrap_or_default()).await?;
+    tagged(&headers, &ProofView::from(proved))
+}
+
+/// Pulls what was released for withdrawal from the settlement layer, by the inclusion proof of a final block.
+#[utoipa::path(post, path = "/accounts/{id}/claims", tag = "money", params(("id" = String, Path, description = "Account name")),
+    request_body = inline(Option<Nothing>), responses((status = 200, body = ClaimView)))]
+async fn claim(
+    State(state): State<ApiState>,
+    Named(key): Named<AccountKey>,
+    posted: Posted<Nothing>,
+) -> Result<Json<ClaimView>> {
+    Ok(Json(state.proofs.claim(&posted.call, key).await?.into()))
+}
+
+/// The sum over all accounts, which is zero, and what waits for the next block; for operators.
+#[utoipa::path(get, path = "/ledger", tag = "money", params(LedgerQuery), responses((status = 200, body = LedgerView)))]
+async fn ledger(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Params(query): Params<LedgerQuery>,
+) -> Result<Json<LedgerView>> {
+    let domain = query.domain.map_or_else(DomainId::local, DomainId);
+    let audit = state.accounts.audit(&caller.call, &domain).await?;
+    let waiting = Filter::eq("domain", domain.as_str());
+    let unsealed = state.work.reader.count(schema::UNSEALED, waiting).await?;
+    Ok(Json(LedgerView::new(audit, unsealed)))
+}
+
+/// Which ledger.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct LedgerQuery {
+    /// The settlement domain; `local` unless said otherwise.
+    domain: Option<String>,
 }
 
 /// Opens a dispute about the allocation; for its consumer and its provider.

@@ -65,6 +65,10 @@ pub fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    // Left alone, an array would pass for an object whose fields come in order.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first == b'[') {
+        return Err(Problem::new(ErrorCode::MalformedBody, "the body is a JSON object, not an array"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

@@ -48,7 +48,8 @@ impl FromRequestParts<ApiState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self> {
-        let trace_id = TraceId::from_request_parts(parts, state).await.unwrap_or_else(|never| match never {}).0;
+        let trace_id =
+            TraceId::from_request_parts(parts, state).await.unwrap_or_else(|never| match never {}).0;
         let text = bearer(&parts.headers)?;
         let Authenticated { key, principal } = state.keys.authenticate(text).await?;
         limit_rate(state, key).await?;
@@ -101,9 +102,8 @@ fn request_id(principal: &Principal, method: &str, path: &str, key: &str) -> Str
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str> {
-    let missing = || {
-        Problem::new(ErrorCode::Unauthenticated, "send your API key as `authorization: Bearer ork_…`")
-    };
+    let missing =
+        || Problem::new(ErrorCode::Unauthenticated, "send your API key as `authorization: Bearer ork_…`");
     let text = headers.get(header::AUTHORIZATION).ok_or_else(missing)?.to_str().map_err(|_| missing())?;
     let (scheme, key) = text.split_once(' ').ok_or_else(missing)?;
     if !scheme.eq_ignore_ascii_case("bearer") {

@@ -3,7 +3,13 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::Path, http::{HeaderMap, header}, response::{IntoResponse, Response}, routing::get};
+use axum::{
+    Router,
+    extract::Path,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use utoipa::openapi::{
     HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, ResponseBuilder,
     path::{Operation, ParameterBuilder, ParameterIn},
@@ -12,7 +18,11 @@ use utoipa::openapi::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{etag::tagged, problem::{PROBLEM_JSON, Problem, Result}, state::ApiState};
+use super::{
+    etag::tagged,
+    problem::{PROBLEM_JSON, Problem, ProblemView, Result},
+    state::ApiState,
+};
 use crate::error::ErrorCode;
 
 const BEARER: &str = "api_key";
@@ -42,12 +52,10 @@ pub(super) fn complete(api: &mut OpenApi) {
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("An API key: `ork_<id>_<secret>`."))
         .build();
+    components.schemas.insert("Problem".into(), <ProblemView as utoipa::PartialSchema>::schema());
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
     for item in api.paths.paths.values_mut() {
-        let operations = [
-            (HttpMethod::Get, &mut item.get),
-            (HttpMethod::Post, &mut item.post),
-        ];
+        let operations = [(HttpMethod::Get, &mut item.get), (HttpMethod::Post, &mut item.post)];
         for (method, operation) in operations {
             if let Some(operation) = operation {
                 describe(&method, operation);
@@ -60,8 +68,7 @@ fn describe(method: &HttpMethod, operation: &mut Operation) {
     let problem = utoipa::openapi::ContentBuilder::new()
         .schema(Some(RefOr::Ref(Ref::from_schema_name("Problem"))))
         .build();
-    let response =
-        ResponseBuilder::new().description("A problem.").content(PROBLEM_JSON, problem).build();
+    let response = ResponseBuilder::new().description("A problem.").content(PROBLEM_JSON, problem).build();
     operation.responses.responses.insert("default".into(), RefOr::T(response));
     if matches!(method, HttpMethod::Post) {
         let text = ObjectBuilder::new()
@@ -97,10 +104,11 @@ pub(super) fn routes(api: &OpenApi) -> Router<ApiState> {
             .try_it_out_enabled(true)
             .persist_authorization(false),
     );
-    Router::new()
-        .route("/openapi.json", json)
-        .route("/docs/errors/{code}", get(error_page))
-        .merge(Router::<ApiState>::from(page))
+    Router::new().route("/openapi.json", json).route("/docs/errors/{code}", get(error_page)).merge(Router::<
+        ApiState,
+    >::from(
+        page
+    ))
 }
 
 /// The page of an error code, where problem details point to.

@@ -36,7 +36,7 @@ use crate::{
         },
     },
     error::ErrorCode,
-    service::outbox::{Outgoing, OutboxRow},
+    service::outbox::{OutboxRow, Outgoing},
 };
 
 /// Events that wait for a slow client, before it is cut off and has to come again.

@@ -1,11 +1,6 @@
 //! `/keys`, `/me` and `/audit`.
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -66,6 +61,9 @@ async fn create_key(State(state): State<ApiState>, posted: Posted<CreateKey>) ->
         Some("operator") => Principal::Operator(state.work.ids.next()),
         Some(text) => tenant(text)?,
     };
+    if body.role.is_some_and(|role| role != principal.role()) {
+        return Err(Problem::at(ErrorCode::InvalidField, "role", "this is not the role of the tenant"));
+    }
     let made = state.keys.create(&call, principal, &body.label).await?;
     Ok(accepted(StatusCode::CREATED, NewKeyView { key: made.key.into(), text: made.text }))
 }
@@ -103,8 +101,7 @@ async fn list_audit(
     Params(query): Params<AuditQuery>,
 ) -> Result<Json<PageView<AuditView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
-    let (entries, next) =
-        state.audit.list(&caller.call, query.subject, page.limit()?, page.after()?).await?;
+    let (entries, next) = state.audit.list(&caller.call, query.subject, page.limit()?, page.after()?).await?;
     Ok(Json(PageView::new(entries, next)))
 }
 

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod allocations;
+mod blocks;
 mod body;
 mod caller;
 mod credentials;
@@ -45,6 +46,7 @@ fn described() -> (Router<ApiState>, OpenApi) {
         .merge(credentials::routes())
         .merge(verdicts::routes())
         .merge(accounts::routes())
+        .merge(blocks::routes())
         .merge(jobs::routes())
         .split_for_parts();
     docs::complete(&mut api);

@@ -1,11 +1,6 @@
 //! `/market/offerings`, and what is behind a unit's place in it: `/units/{id}/score` and `/units/{id}/prices`.
 
-use axum::{
-    Json,
-    extract::State,
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{Json, extract::State, http::HeaderMap, response::Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -117,7 +112,11 @@ async fn list_offerings(
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let (sort, cursor) = (query.sort.take().unwrap_or_default(), query.cursor.take());
     if cursor.as_ref().is_some_and(|text| text.parse::<u32>().is_err()) {
-        return Err(Problem::at(ErrorCode::InvalidParameter, "cursor", "a cursor is `next` of an earlier page"));
+        return Err(Problem::at(
+            ErrorCode::InvalidParameter,
+            "cursor",
+            "a cursor is `next` of an earlier page",
+        ));
     }
     let filter = query.filter();
     let page = state.offerings.list(&caller.call, &filter, limit, cursor.as_deref(), sort).await?;

@@ -8,7 +8,11 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{body, problem::{Problem, Result}, state::ApiState};
+use super::{
+    body,
+    problem::{Problem, Result},
+    state::ApiState,
+};
 use crate::error::{Error, ErrorCode};
 
 /// An id in the address. A text that is no id of the wanted kind names nothing: 404, as for an unknown one.

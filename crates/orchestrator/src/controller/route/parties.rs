@@ -17,9 +17,7 @@ use super::{
     state::ApiState,
     view::{
         common::Nothing,
-        party::{
-            ConsumerView, OracleView, ProviderView, RegisterConsumer, RegisterOracle, RegisterProvider,
-        },
+        party::{ConsumerView, OracleView, ProviderView, RegisterConsumer, RegisterOracle, RegisterProvider},
     },
 };
 use crate::core::market::ids::{ConsumerId, OracleId, ProviderId};

@@ -128,9 +128,11 @@ pub async fn render(trace: TraceId, request: Request, next: Next) -> Response {
 /// The problem behind an error answer that no handler made.
 fn framework_problem(response: &Response) -> Option<Problem> {
     let status = response.status();
-    let is_problem =
-        response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == PROBLEM_JSON);
-    if is_problem || response.extensions().get::<AsIs>().is_some() || !(status.is_client_error() || status.is_server_error()) {
+    let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == PROBLEM_JSON);
+    if is_problem
+        || response.extensions().get::<AsIs>().is_some()
+        || !(status.is_client_error() || status.is_server_error())
+    {
         return None;
     }
     Some(match status {

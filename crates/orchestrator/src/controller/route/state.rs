@@ -14,10 +14,12 @@ use crate::{
     service::{
         access::{AuditService, CredentialService, KeyService},
         allocation::AllocationService,
-        ledger::{accounts::AccountService, dispute::DisputeService},
+        block::BlockService,
         job::JobService,
+        ledger::{accounts::AccountService, dispute::DisputeService},
         market::MarketService,
         pricing::PricingService,
+        proof::ProofService,
         scoring::{OfferingService, ReputationService},
         sla::{EvidenceService, OracleService, SlaService},
         work::Work,
@@ -109,6 +111,10 @@ pub struct Services {
     pub reputations: ReputationService,
     /// The history of prices.
     pub pricing: PricingService,
+    /// Blocks.
+    pub blocks: BlockService,
+    /// Proofs of accounts.
+    pub proofs: ProofService,
     /// Jobs.
     pub jobs: JobService,
     /// Triggers.

@@ -46,10 +46,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 #[utoipa::path(post, path = "/evidence", tag = "sla", request_body(content = Object, content_type = "application/json",
     description = "`{\"statement\": {version, oracle, key_id, subject, from, to, nonce, body}, \"signature\": hex}`"),
     responses((status = 201, body = ReceiptView)))]
-async fn submit_evidence(
-    State(state): State<ApiState>,
-    posted: Posted<EvidenceReport>,
-) -> Result<Response> {
+async fn submit_evidence(State(state): State<ApiState>, posted: Posted<EvidenceReport>) -> Result<Response> {
     let receipt = state.evidence.submit(&posted.call, posted.body).await?;
     Ok(accepted(StatusCode::CREATED, ReceiptView::from(receipt.value)))
 }

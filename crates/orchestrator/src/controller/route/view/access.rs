@@ -93,6 +93,10 @@ pub struct CreateKey {
     #[serde(default)]
     #[schema(example = "cons_01890a5d96e27e3bbd1a2f3c4d5e6f70")]
     pub tenant: Option<String>,
+    /// The tenant's role, for those who want it checked.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "consumer")]
+    pub role: Option<Role>,
     /// What it is for, 1 to 100 characters.
     #[schema(example = "backup server")]
     pub label: String,

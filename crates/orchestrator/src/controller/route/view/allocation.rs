@@ -284,7 +284,6 @@ impl From<Credential> for CredentialView {
 #[derive(Serialize, ToSchema)]
 pub struct IssuedView {
     /// The credential.
-    #[serde(flatten)]
     pub credential: CredentialView,
     /// S3 secret access key. It is not shown again; a replay of this request within ten minutes repeats it.
     pub secret_access_key: String,

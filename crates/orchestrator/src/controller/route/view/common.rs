@@ -68,7 +68,10 @@ impl Serialize for Millis {
         if micros % 1_000 == 0 {
             return serializer.serialize_u64(micros / 1_000);
         }
-        #[expect(clippy::cast_precision_loss, reason = "shown to people; what is computed with stays an integer")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "shown to people; what is computed with stays an integer"
+        )]
         serializer.serialize_f64(micros as f64 / 1_000.0)
     }
 }

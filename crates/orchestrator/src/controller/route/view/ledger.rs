@@ -7,13 +7,16 @@ use super::common::{Money, Time, word};
 use crate::{
     core::market::{
         account::Transfer,
+        block::BlockHeader,
         dispute::{Dispute, DisputeKind},
         ids::AllocationId,
+        state::AccountProof,
     },
     service::ledger::{
-        accounts::{AccountView as Known, DepositReceipt},
+        accounts::{AccountView as Known, DepositReceipt, LedgerAudit},
         dispute::{Decision, OpenDispute},
     },
+    service::proof::{ClaimReceipt, ProvedAccount, verify_account_proof},
 };
 
 /// An account with its balances.
@@ -96,6 +99,100 @@ pub struct DepositView {
 impl From<DepositReceipt> for DepositView {
     fn from(receipt: DepositReceipt) -> Self {
         Self { index: receipt.index, transfer: receipt.transfer.map(TransferView::from) }
+    }
+}
+
+/// What an account held after a block, with everything that is needed to check it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProofView {
+    /// The account.
+    pub account: String,
+    /// The block's header, which commits to the state root.
+    #[schema(value_type = Object)]
+    pub header: BlockHeader,
+    /// The header's hash, which the settlement layer holds.
+    pub block_hash: String,
+    /// Where the block stood.
+    #[schema(example = "final")]
+    pub block_state: String,
+    /// The leaf and the hashes that lead from it to the state root.
+    #[schema(value_type = Object)]
+    pub proof: AccountProof,
+    /// Whether it holds, as checked here; check it yourself all the same.
+    pub holds: bool,
+}
+
+impl From<ProvedAccount> for ProofView {
+    fn from(proved: ProvedAccount) -> Self {
+        Self {
+            holds: verify_account_proof(&proved),
+            account: proved.account.to_string(),
+            block_hash: proved.block_hash.to_string(),
+            block_state: word(&proved.block_state),
+            header: proved.header,
+            proof: proved.proof,
+        }
+    }
+}
+
+/// What a claim came to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ClaimView {
+    /// What the settlement layer paid now; zero when all was paid before.
+    pub paid: Money,
+    /// The final block that the claim was proved by.
+    pub block: u64,
+    /// What was released ever.
+    pub cumulative: Money,
+}
+
+impl From<ClaimReceipt> for ClaimView {
+    fn from(receipt: ClaimReceipt) -> Self {
+        Self {
+            paid: receipt.paid.into(),
+            block: receipt.claim.block,
+            cumulative: receipt.claim.cumulative.into(),
+        }
+    }
+}
+
+/// The sum over a domain's ledger.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LedgerView {
+    /// The domain.
+    pub domain: String,
+    /// Stored accounts.
+    pub accounts: u64,
+    /// What is owed to accounts.
+    pub liabilities: Money,
+    /// What deposits ever credited.
+    pub deposited: Money,
+    /// Liabilities less deposits: zero, or something is wrong. A decimal string, with a sign if it is below zero.
+    #[schema(example = "0")]
+    pub sum: String,
+    /// Whether the sum is zero.
+    pub balanced: bool,
+    /// Changes that wait for the next block.
+    pub unsealed: u64,
+}
+
+impl LedgerView {
+    /// An audit, with what waits.
+    #[must_use]
+    pub fn new(audit: LedgerAudit, unsealed: u64) -> Self {
+        let (owed, paid) = (audit.liabilities, audit.deposited);
+        let sum = owed
+            .checked_sub(paid)
+            .map_or_else(|| format!("-{}", paid.saturating_sub(owed)), |above| above.to_string());
+        Self {
+            domain: audit.domain.0,
+            accounts: audit.accounts,
+            liabilities: owed.into(),
+            deposited: paid.into(),
+            sum,
+            balanced: audit.balanced,
+            unsealed,
+        }
     }
 }
 

@@ -143,7 +143,11 @@ impl From<SlaVerdict> for VerdictView {
             period: verdict.period,
             from: verdict.from.into(),
             to: verdict.to.into(),
-            metrics: verdict.metrics.iter().map(|(metric, result)| (word(metric), (*result).into())).collect(),
+            metrics: verdict
+                .metrics
+                .iter()
+                .map(|(metric, result)| (word(metric), (*result).into()))
+                .collect(),
             coverage_ppm: verdict.coverage.get(),
             status: word(&verdict.status),
             credit_ppm: verdict.credit.get(),

@@ -55,8 +55,10 @@ impl Default for SlaView {
 
 impl From<SlaTerms> for SlaView {
     fn from(terms: SlaTerms) -> Self {
-        let tier =
-            |t: CreditTier| TierView { uptime_below_ppm: t.uptime_below_ppm.get(), credit_ppm: t.credit_ppm.get() };
+        let tier = |t: CreditTier| TierView {
+            uptime_below_ppm: t.uptime_below_ppm.get(),
+            credit_ppm: t.credit_ppm.get(),
+        };
         Self {
             latency_avg_ms: terms.latency_avg.into(),
             latency_p95_ms: terms.latency_p95.map(Millis),
@@ -74,8 +76,10 @@ impl From<SlaTerms> for SlaView {
 
 impl From<SlaView> for SlaTerms {
     fn from(view: SlaView) -> Self {
-        let tier =
-            |t: TierView| CreditTier { uptime_below_ppm: Ppm(t.uptime_below_ppm), credit_ppm: Ppm(t.credit_ppm) };
+        let tier = |t: TierView| CreditTier {
+            uptime_below_ppm: Ppm(t.uptime_below_ppm),
+            credit_ppm: Ppm(t.credit_ppm),
+        };
         Self {
             latency_avg: view.latency_avg_ms.0,
             latency_p95: view.latency_p95_ms.map(|p95| p95.0),

@@ -57,11 +57,7 @@ pub struct MaintenanceView {
 
 impl From<MaintenanceWindow> for MaintenanceView {
     fn from(window: MaintenanceWindow) -> Self {
-        Self {
-            announced_at: window.announced_at.into(),
-            from: window.from.into(),
-            to: window.to.into(),
-        }
+        Self { announced_at: window.announced_at.into(), from: window.from.into(), to: window.to.into() }
     }
 }
 

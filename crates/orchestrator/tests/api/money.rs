@@ -1,0 +1,78 @@
+//! Money and evidence over HTTP.
+
+use orchestrator::core::client::schema;
+use serde_json::json;
+
+use super::harness::Api;
+
+#[tokio::test]
+async fn a_deposit_is_booked_once_and_can_be_read() {
+    let api = Api::start().await;
+    let consumer = api.consumer().await;
+    let path = format!("/accounts/consumer:{}", consumer.id);
+    let deposit = format!("{path}/deposits");
+    let amount = json!({"amount": "1000"});
+    let booked = api.post_once(&api.operator, &deposit, "d", amount.clone()).await.ok(201);
+    assert_eq!(booked["transfer"]["amount"], "1000");
+    api.post_once(&api.operator, &deposit, "d", amount).await.ok(201);
+    assert_eq!(api.get(&consumer.key, &path).await.ok(200)["balance"], "1000");
+    let transfers = api.get(&consumer.key, &format!("{path}/transfers")).await.ok(200);
+    assert_eq!(transfers["items"].as_array().unwrap().len(), 1);
+    assert_eq!(transfers["items"][0]["kind"], "deposit");
+}
+
+#[tokio::test]
+async fn zero_foreign_and_too_large_movements_are_refused() {
+    let api = Api::start().await;
+    let (consumer, provider) = (api.consumer().await, api.provider().await);
+    let path = format!("/accounts/consumer:{}", consumer.id);
+    let before = api.documents().await;
+    let answer = api.post(&api.operator, &format!("{path}/deposits"), json!({"amount": "0"})).await;
+    answer.problem(422, "invalid_field", Some("amount"));
+    for bad in ["-1", "1.5", "", "340282366920938463463374607431768211456"] {
+        let answer = api.post(&api.operator, &format!("{path}/deposits"), json!({"amount": bad})).await;
+        answer.problem(400, "malformed_body", Some("amount"));
+    }
+    let withdrawal = api.post(&consumer.key, &format!("{path}/withdrawals"), json!({"amount": "1"})).await;
+    withdrawal.problem(409, "insufficient_funds", None);
+    let collateral = format!("/accounts/provider:{}/collateral", provider.id);
+    api.post(&provider.key, &collateral, json!({"amount": "1"})).await.problem(
+        409,
+        "insufficient_funds",
+        None,
+    );
+    api.post(&provider.key, &format!("{path}/collateral"), json!({"amount": "1"})).await.problem(
+        422,
+        "invalid_field",
+        Some("account"),
+    );
+    assert_eq!(api.documents().await, before);
+    assert_eq!(api.count(schema::TRANSFERS).await, 0);
+}
+
+#[tokio::test]
+async fn evidence_with_a_bad_signature_leaves_nothing_behind() {
+    let api = Api::start().await;
+    let provider = api.provider().await;
+    let unit = api.unit(&provider).await;
+    let public_key = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    let body = json!({"name": "probe", "public_key": public_key, "key_id": "k1"});
+    let oracle = api.tenant("/oracles", body).await;
+    let before = api.documents().await;
+    let now = api.work.now().as_micros();
+    let report = json!({
+        "statement": {
+            "version": 1, "oracle": oracle.id, "key_id": "k1", "subject": {"unit": unit},
+            "from": now - 2_000_000, "to": now - 1_000_000, "nonce": 1,
+            "body": {"type": "qos", "operations": {}},
+        },
+        "signature": "00".repeat(64),
+    });
+    let answer = api.post(&oracle.key, "/evidence", report.clone()).await;
+    answer.problem(422, "bad_signature", None);
+    let mut odd = report.clone();
+    odd["statement"]["extra"] = json!(1);
+    api.post(&oracle.key, "/evidence", odd).await.problem(400, "malformed_body", Some("statement.extra"));
+    api.post(&provider.key, "/evidence", report).await.problem(403, "forbidden", None);
+    assert_eq!(api.documents().await, before);
+}
