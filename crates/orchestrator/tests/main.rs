@@ -1,5 +1,4 @@
 //! Tests that cross modules: contract suites of the ports, the HTTP API, the workers, stock clients.
-mod api;
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +7,7 @@ mod api;
     reason = "helpers of tests fail the test that calls them"
 )]
 
+mod api;
 mod architecture;
 mod clients;
 mod contract;

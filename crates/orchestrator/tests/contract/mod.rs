@@ -1,7 +1,16 @@
 //! Contract suites: one per port, generic over the implementation, run on every implementation.
 
+mod cache;
+mod cron;
 mod database;
 mod database_model;
+mod event_bus;
+mod job_queue;
+mod notification;
 mod provider;
 mod provider_crash;
+mod queue;
+mod scheduler;
 mod sqlite;
+mod storage;
+mod support;

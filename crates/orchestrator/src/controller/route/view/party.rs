@@ -10,7 +10,7 @@ use crate::{
         terms::DomainId,
     },
     service::{
-        market::{NewConsumer, NewProvider},
+        market::{NewAdapter, NewConsumer, NewProvider},
         sla::NewOracle,
     },
 };
