@@ -1,6 +1,7 @@
 //! The orchestrator of a storage market: `controller → service → core ← client ← resource`. Only [`setup`] sees all of
 //! it and names concrete clients.
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod controller;

@@ -32,7 +32,7 @@ use crate::{
         client::{clock::Entropy, database::DatabaseClient},
         market::{
             ids::{IdGenerator, OperatorId},
-            party::{AdapterConfig, Principal},
+            party::Principal,
             quantity::{Bytes, Micros, Ppm},
             money::Amount,
             terms::{PriceTerms, SlaTerms},
@@ -48,13 +48,11 @@ use crate::{
         access::{KeyService, KeySettings},
         job::{Engine, EnginePorts, EngineSettings},
         market::{
-            NewUnit,
-            bootstrap::{DefaultMarket, ensure_default_market},
-            NewAdapter, NewProvider,
+            DefaultMarket, NewAdapter, NewProvider, NewUnit, ensure_default_market,
         },
         proof::{ProvedAccount, verify_account_proof},
         settlement::{VerifyReport, verify_ledger},
-        sla::{Prober, ProberPorts, ProberSettings},
+        sla::prober::{Prober, ProberPorts, ProberSettings},
         work::{Call, Work},
     },
 };
@@ -131,7 +129,7 @@ impl Daemon {
             None => None,
         };
         let clients = clients::open(config, co_hosted).await?;
-        let services = Services::build(config, &clients);
+        let mut services = Services::build(config, &clients);
         let epoch = next_boot_epoch(clients.committer.as_ref(), clients.database.as_ref()).await?;
         tracing::info!(epoch, data = %config.data.dir.display(), "starting");
 
@@ -147,7 +145,7 @@ impl Daemon {
             clients.database.clone(),
             clients.committer.clone(),
             clients.clock.clone(),
-            services.triggers.clone(),
+            std::mem::take(&mut services.triggers),
         ));
         let background =
             start_background(config, &clients, &services, registry.clone(), api_addr, &background_stop).await?;
@@ -155,9 +153,9 @@ impl Daemon {
         let state = api_state(config, &clients, services, registry, stop_intake.clone());
         let database: Arc<dyn DatabaseClient> = clients.database.clone();
         let intake = {
-            let (router, stop) = (route::router(state.clone()), stop_intake.clone());
+            let (router, stop, drain) = (route::router(state), stop_intake.clone(), config.jobs.drain.0.to_std());
             tokio::spawn(async move {
-                if let Err(error) = route::serve(listener, router, state, stop).await {
+                if let Err(error) = route::serve(listener, router, stop, drain).await {
                     tracing::error!(%error, "the API stopped");
                 }
             })

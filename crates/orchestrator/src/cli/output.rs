@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::{Table, presets::NOTHING};
+use comfy_table::{Table, TableStyle};
 use serde::Serialize;
 
 use super::{Failure, Outcome};
@@ -33,7 +33,7 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>, empty: &str) -> Outcome {
         return line(empty);
     }
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(head.iter().map(|title| title.to_uppercase()));
+    table.load_style(TableStyle::new()).set_header(head.iter().map(|title| title.to_uppercase()));
     for row in rows {
         table.add_row(row);
     }

@@ -75,9 +75,9 @@ impl<'a> Market<'a> {
 
     /// Registers two more providers beside the built-in one; all three post collateral.
     pub async fn gather_providers(&mut self, daemon: &Daemon, others: &[(&'static str, Started)]) -> Result<(), Failure> {
-        let built_in = daemon.default_market.provider.to_string();
-        self.units.insert(daemon.default_market.unit.to_string(), "built-in".into());
-        self.providers.insert("built-in".into(), built_in);
+        let default = daemon.default_market.ok_or_else(|| Failure::Failed("the first market is missing".into()))?;
+        self.units.insert(default.unit.to_string(), "built-in".into());
+        self.providers.insert("built-in".into(), default.provider.to_string());
         for (name, (handle, token)) in others {
             let adapter = json!({ "kind": "embedded", "admin_url": handle.admin_url(), "admin_token": token });
             let provider = self.api.post("/providers", json!({ "name": name, "adapter": adapter })).await?;

@@ -8,7 +8,6 @@ use crate::core::{
     client::database::Cursor,
     market::{
         ids::ProviderId,
-        party::AdapterConfig,
         quantity::{Bytes, Timestamp},
         terms::{DomainId, PriceBounds, PriceTerms, SlaTerms},
         unit::{Features, UnitMode},
