@@ -12,3 +12,4 @@ mod architecture;
 mod clients;
 mod contract;
 mod market;
+mod jobs;

@@ -95,7 +95,7 @@ schema! {
     /// Disputes.
     DISPUTES = "disputes" { by_allocation("allocation"); by_state("state", "deadline"); }
     /// `Job` documents.
-    JOBS = "jobs" { by_due("due", "kind"); by_lease("lease_until"); by_dedup("dedup") unique; by_subject("subject"); by_state("state", "kind"); }
+    JOBS = "jobs" { by_due("due"); by_lease("lease_until"); by_dedup("dedup") unique; by_subject("subject"); by_state("state", "kind"); }
     /// Generations and holders of the subjects of mutating jobs.
     SUBJECTS = "subjects" {}
     /// Events, messages and alerts to be sent, and sent ones for a while.

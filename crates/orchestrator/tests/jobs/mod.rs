@@ -1,0 +1,10 @@
+//! The job engine, step by step under a manual clock: every path of a job, two engines on one database, and a crash at
+//! every commit.
+
+mod admin;
+mod crash;
+mod engine;
+mod fencing;
+mod harness;
+mod lifecycle;
+mod relay;
