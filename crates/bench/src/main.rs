@@ -5,6 +5,7 @@ use row::Row;
 
 mod jobs;
 mod row;
+mod seal;
 
 #[derive(Parser)]
 #[command(about = "Benchmarks of the orchestrator, beside the machine's own limits")]
@@ -22,6 +23,8 @@ struct Cli {
 enum Bench {
     /// Jobs enqueued, claimed and completed on SQLite with durable commits.
     Jobs,
+    /// A block of 100,000 accounts sealed and proved.
+    Seal,
 }
 
 type BenchResult = Result<Vec<Row>, Box<dyn std::error::Error>>;
@@ -30,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cli = Cli::parse();
     let rows = match cli.bench {
         Bench::Jobs => jobs::run()?,
+        Bench::Seal => seal::run()?,
     };
     row::print(&rows, cli.json)?;
     Ok(())

@@ -1,0 +1,4 @@
+//! Contract suites of the ports.
+
+mod da;
+mod settlement;
