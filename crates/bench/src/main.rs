@@ -5,6 +5,7 @@ use row::Row;
 
 mod jobs;
 mod row;
+mod seal;
 mod store;
 
 #[derive(Parser)]
@@ -25,6 +26,8 @@ enum Bench {
     Jobs,
     /// Jobs through the database alone: insert, claim, complete.
     Store(store::Args),
+    /// A block of 100,000 accounts sealed and proved.
+    Seal,
 }
 
 type BenchResult = Result<Vec<Row>, Box<dyn std::error::Error>>;
@@ -34,6 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rows = match cli.bench {
         Bench::Jobs => jobs::run()?,
         Bench::Store(args) => store::store(&args),
+        Bench::Seal => seal::run()?,
     };
     row::print(&rows, cli.json)?;
     Ok(())

@@ -11,5 +11,5 @@ mod api;
 mod architecture;
 mod clients;
 mod contract;
-mod market;
 mod jobs;
+mod market;

@@ -2,6 +2,7 @@
 
 mod cache;
 mod cron;
+mod da;
 mod database;
 mod database_model;
 mod event_bus;
@@ -11,6 +12,7 @@ mod provider;
 mod provider_crash;
 mod queue;
 mod scheduler;
+mod settlement;
 mod sqlite;
 mod storage;
 mod support;

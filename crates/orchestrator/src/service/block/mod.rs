@@ -216,3 +216,6 @@ impl BlockService {
         Ok(found.ok_or_else(|| Error::not_found("block", number))?.value)
     }
 }
+
+#[cfg(test)]
+mod tests;

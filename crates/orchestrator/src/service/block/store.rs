@@ -191,10 +191,13 @@ fn start(domain: &DomainId) -> CachedState {
     CachedState { number: 0, hash: Hash32::default(), state: LedgerState::new(domain.clone()) }
 }
 
+/// One domain's cached state, locked while it is used.
+type Slot = Arc<Mutex<Option<CachedState>>>;
+
 /// States by domain, each used by one at a time.
 #[derive(Clone, Default)]
 pub(super) struct States {
-    domains: Arc<parking_lot::Mutex<BTreeMap<DomainId, Arc<Mutex<Option<CachedState>>>>>>,
+    domains: Arc<parking_lot::Mutex<BTreeMap<DomainId, Slot>>>,
 }
 
 impl States {

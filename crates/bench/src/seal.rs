@@ -1,0 +1,106 @@
+//! Seal and prove a block of 100,000 accounts, beside bare keccak hashing in the same run.
+
+use std::time::Instant;
+
+use orchestrator::{
+    core::market::{
+        account::AccountKey,
+        block::{BlockHeader, Hash32},
+        ids::{ConsumerId, Id},
+        state::{
+            LedgerState, Record, account_key_hash, decode_records, encode_records, evidence_root,
+            hash::{Tag, keccak},
+            record::events_root,
+        },
+        terms::DomainId,
+    },
+    service::block::prove::reexecute,
+};
+
+use crate::row::Row;
+
+const ACCOUNTS: u32 = 100_000;
+
+/// The records of a block that opens 100,000 accounts and credits each with a deposit.
+fn seal(state: &mut LedgerState, keys: &[AccountKey]) -> Result<Vec<Record>, Box<dyn std::error::Error>> {
+    let domain = state.domain().clone();
+    let mut records = Vec::with_capacity(keys.len() * 2);
+    for (key, index) in keys.iter().zip(0_u32..) {
+        let open = Record::OpenAccount { key: account_key_hash(&domain, key) };
+        let deposit = Record::Deposit { index: u64::from(index) + 1, to: index, amount: 1_000_000 };
+        for record in [open, deposit] {
+            state.apply(&record)?;
+            records.push(record);
+        }
+    }
+    Ok(records)
+}
+
+/// How many bare hashes of two children the machine makes in a second.
+fn bare_hashes(count: u32) -> f64 {
+    let start = Instant::now();
+    let mut hash = Hash32::default();
+    for _ in 0..count {
+        hash = keccak(Tag::Node, &[&hash.0, &hash.0]);
+    }
+    std::hint::black_box(hash);
+    f64::from(count) / start.elapsed().as_secs_f64()
+}
+
+/// The largest resident size of this process so far, in MB.
+fn peak_memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1_024.0 / 1e6)
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When the block can't be sealed or its proof does not hold.
+pub fn run() -> Result<Vec<Row>, Box<dyn std::error::Error>> {
+    let domain = DomainId::local();
+    let keys: Vec<AccountKey> = (0..u128::from(ACCOUNTS))
+        .map(|n| AccountKey::Consumer(ConsumerId::from_uuid(uuid::Uuid::from_u128(n))))
+        .collect();
+    let bare = bare_hashes(1_000_000);
+
+    let start = Instant::now();
+    let mut sealer = LedgerState::new(domain.clone());
+    let records = seal(&mut sealer, &keys)?;
+    let header = BlockHeader {
+        domain: domain.clone(),
+        number: 1,
+        parent: Hash32::default(),
+        state_root: sealer.root(),
+        total: sealer.total(),
+        events_root: events_root(&records),
+        evidence_root: evidence_root(&records),
+        last_deposit: sealer.last_deposit(),
+        records: u32::try_from(records.len())?,
+    };
+    let data = encode_records(1, &records);
+    let sealed = start.elapsed().as_secs_f64();
+    drop((sealer, records));
+
+    let start = Instant::now();
+    let mut prover = LedgerState::new(domain);
+    let records = decode_records(1, &data)?;
+    reexecute(&mut prover, &header, &records)?;
+    let proved = start.elapsed().as_secs_f64();
+
+    // Leaves and nodes of the accounts tree and of the records, and one name per account; the prover hashes no names.
+    let accounts = f64::from(ACCOUNTS);
+    let hashes = accounts * (2.0 + 4.0) * 2.0 + accounts;
+    let mut rows = vec![
+        Row::new("seal 100,000 accounts", sealed, "s"),
+        Row::new("prove 100,000 accounts", proved, "s"),
+        Row::new("seal and prove 100,000 accounts", sealed + proved, "s").beside(hashes / bare).at_most(1.0),
+        Row::new("bare keccak-256 of two children", bare, "1/s"),
+    ];
+    if let Some(peak) = peak_memory() {
+        rows.push(Row::new("peak memory of seal and prove", peak, "MB").at_most(200.0));
+    }
+    Ok(rows)
+}
