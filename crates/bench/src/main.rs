@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use row::Row;
 
 mod jobs;
+mod offerings;
 mod row;
 
 #[derive(Parser)]
@@ -22,6 +23,8 @@ struct Cli {
 enum Bench {
     /// Jobs enqueued, claimed and completed on SQLite with durable commits.
     Jobs,
+    /// Offerings filtered and ranked over 100,000 units.
+    Offerings,
 }
 
 type BenchResult = Result<Vec<Row>, Box<dyn std::error::Error>>;
@@ -30,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cli = Cli::parse();
     let rows = match cli.bench {
         Bench::Jobs => jobs::run()?,
+        Bench::Offerings => offerings::run()?,
     };
     row::print(&rows, cli.json)?;
     Ok(())
