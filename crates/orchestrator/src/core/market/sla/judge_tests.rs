@@ -73,7 +73,7 @@ fn the_evidence_root_is_golden() {
     assert_eq!(judgement.evidence_root.to_string(), GOLDEN_ROOT);
 }
 
-const GOLDEN_ROOT: &str = "GOLDEN";
+const GOLDEN_ROOT: &str = "0xbbd348ac1490ddbcafaaabf60218c4039bb6889e0b8a86c5d48736e0aa210599";
 
 #[test]
 fn credits_follow_the_tiers_and_the_policies() {
