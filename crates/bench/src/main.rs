@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use row::Row;
 
 mod jobs;
+mod offerings;
 mod row;
 mod seal;
 mod store;
@@ -28,6 +29,8 @@ enum Bench {
     Store(store::Args),
     /// A block of 100,000 accounts sealed and proved.
     Seal,
+    /// Offerings filtered and ranked over 100,000 units.
+    Offerings,
 }
 
 type BenchResult = Result<Vec<Row>, Box<dyn std::error::Error>>;
@@ -38,6 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Bench::Jobs => jobs::run()?,
         Bench::Store(args) => store::store(&args),
         Bench::Seal => seal::run()?,
+        Bench::Offerings => offerings::run()?,
     };
     row::print(&rows, cli.json)?;
     Ok(())

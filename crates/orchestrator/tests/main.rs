@@ -13,3 +13,4 @@ mod clients;
 mod contract;
 mod jobs;
 mod market;
+mod sla;

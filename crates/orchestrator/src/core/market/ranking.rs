@@ -112,9 +112,9 @@ mod tests {
     fn golden_vectors() {
         assert_eq!(wilson_lower(0, 0), Ppm(0));
         assert_eq!(wilson_lower(0, 10), Ppm(0));
-        // 1 / (1 + 3.8416) and so on, by hand.
+        // 1 / (1 + 3.8416), 10 / 13.8416 and so on, by hand, floored.
         assert_eq!(wilson_lower(1, 1).0 / 10, 20_654);
-        assert_eq!(wilson_lower(10, 10).0 / 10, 72_246);
+        assert_eq!(wilson_lower(10, 10).0, 722_459);
         assert_eq!(wilson_lower(50, 100).0 / 10, 40_383);
         let inputs = Inputs {
             reputation: 50_000,

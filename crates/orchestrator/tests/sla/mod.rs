@@ -1,0 +1,6 @@
+//! Evidence, verdicts, offerings, reputation and prices on the database in memory, with a manual clock.
+
+mod evidence;
+mod market;
+mod period;
+mod world;
