@@ -192,6 +192,8 @@ impl Work {
                 // Somebody else was faster, or the same request came twice at once: look again.
                 Err(DatabaseError::Conflict { .. }) => {}
                 Err(DatabaseError::AlreadyExists { collection: schema::REQUESTS, .. }) => {}
+                // Two first movements of one account at once: the second one finds the account now.
+                Err(DatabaseError::AlreadyExists { collection: schema::ACCOUNTS, .. }) => {}
                 Err(error) => return Err(map(error)),
             }
         }

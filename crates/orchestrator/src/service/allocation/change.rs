@@ -48,7 +48,10 @@ pub fn record(
     counters: Counters,
     kind: &str,
 ) {
-    changes.replace(version, allocation).insert(&marker(allocation, version + 1));
+    // The guard comes first: of two changes at once the later one meets a version conflict, which is tried again, and not
+    // the job or transfer that the earlier one made.
+    let rest = std::mem::take(changes);
+    changes.replace(version, allocation).insert(&marker(allocation, version + 1)).extend(rest);
     let unit = allocation.unit;
     match counters {
         Counters::Unchanged => {}

@@ -32,6 +32,7 @@ use crate::{
     },
 };
 
+const DAY: Micros = Micros::from_days(1);
 const HOUR: Micros = Micros::from_secs(3_600);
 /// Fewer things out of line than this are never taken for a sick observer.
 const FEW: usize = 3;
@@ -78,6 +79,8 @@ pub struct Reconcile {
 struct Findings {
     orphans: Vec<AllocationId>,
     missing: Vec<AllocationId>,
+    /// Whose grace ended a day ago, and which are still there: their purge was given up.
+    overdue: Vec<AllocationId>,
     notes: Vec<String>,
 }
 
@@ -101,7 +104,13 @@ impl Reconcile {
         let filter = Filter::eq("provider", provider.id.to_string()).and(Filter::In("state".into(), states));
         let expected = self.work.reader.list_all::<Allocation>(filter).await?;
         report.examined += u64::try_from(held.len().max(expected.len())).unwrap_or(u64::MAX);
-        let mut findings = Findings { orphans: Vec::new(), missing: Vec::new(), notes: Vec::new() };
+        let day_ago = self.work.now().minus(DAY);
+        let overdue = expected.iter().map(|stored| &stored.value);
+        let overdue = overdue
+            .filter(|a| a.state == AllocationState::Closing && a.purge_at.is_some_and(|at| at <= day_ago))
+            .map(|a| a.id)
+            .collect();
+        let mut findings = Findings { orphans: Vec::new(), missing: Vec::new(), overdue, notes: Vec::new() };
         let in_use: Vec<_> = expected
             .iter()
             .map(|stored| &stored.value)
@@ -175,6 +184,15 @@ impl Reconcile {
         self.commit(changes).await
     }
 
+    /// Enqueues another purge of an allocation whose grace is long over, once a day.
+    async fn purge(&self, id: AllocationId) -> Result<bool> {
+        let now = self.work.now();
+        let mut changes = Changeset::new();
+        NewJob::now(JobKind::Purge, id, format!("late:{id}:{}", now.as_micros() / 86_400_000_000), now)
+            .enqueue(&mut changes, &self.work.ids);
+        self.commit(changes).await
+    }
+
     /// Commits; what another replica did at the same time, or what was done before, is left at that.
     async fn commit(&self, changes: Changeset) -> Result<bool> {
         match self.work.committer.commit(changes).await {
@@ -187,6 +205,9 @@ impl Reconcile {
     async fn mend(&self, provider: &Provider, findings: Findings, report: &mut TriggerReport) -> Result<()> {
         for id in findings.missing {
             report.changed += u64::from(self.repair(id).await?);
+        }
+        for id in findings.overdue {
+            report.changed += u64::from(self.purge(id).await?);
         }
         for id in findings.orphans {
             let Some(done) = self.tear_down(provider, id).await? else {
