@@ -1,3 +1,10 @@
 //! Tests that cross modules: contract suites of the ports, the HTTP API, the workers, stock clients.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test that calls them"
+)]
+
 mod contract;
