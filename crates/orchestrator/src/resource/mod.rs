@@ -1,1 +1,64 @@
 //! What a host or a cloud must have before a client can work: plan, apply, verify.
+
+pub mod embedded;
+
+use crate::error::Result;
+
+/// What becomes of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It is there, as it should be.
+    Exists,
+    /// It will be made.
+    Create,
+    /// It is there and will be changed.
+    Change,
+}
+
+/// One resource of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Step {
+    /// What kind of thing it is, for people.
+    pub kind: &'static str,
+    /// Its name: a path, an address.
+    pub name: String,
+    /// What becomes of it.
+    pub action: Action,
+}
+
+/// What must be done, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Plan {
+    /// The steps, those that need nothing included.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Whether everything is there already.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.steps.iter().all(|step| step.action == Action::Exists)
+    }
+}
+
+/// A set of resources that belong together.
+pub trait Resource {
+    /// What exists and what would be made; changes nothing.
+    ///
+    /// # Errors
+    /// When what is there stands in the way.
+    fn plan(&self) -> Result<Plan>;
+
+    /// Makes what is missing and says what it did; a second call does nothing.
+    ///
+    /// # Errors
+    /// When something can't be made. What was made before stays.
+    fn apply(&self) -> Result<Plan>;
+
+    /// Checks that everything is there and can be used.
+    ///
+    /// # Errors
+    /// The first thing that is not so.
+    fn verify(&self) -> Result<()>;
+}

@@ -10,11 +10,12 @@ mod writer;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
+    thread::JoinHandle,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rusqlite::{ErrorCode, OptionalExtension};
 use tokio::sync::mpsc;
 
@@ -89,6 +90,7 @@ pub struct SqliteDatabase {
     path: PathBuf,
     options: Options,
     running: RwLock<Option<Running>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     layout: Arc<RwLock<Arc<Layout>>>,
     counters: Arc<Counters>,
 }
@@ -109,6 +111,7 @@ impl SqliteDatabase {
             path: path.to_owned(),
             options,
             running: RwLock::new(None),
+            thread: Mutex::new(None),
             layout: Arc::default(),
             counters: Arc::default(),
         };
@@ -134,7 +137,8 @@ impl SqliteDatabase {
         let connection = writer::open(&self.path, &self.options)?;
         let readers = Arc::new(Readers::open(&self.path, &self.options)?);
         let (layout, counters) = (Arc::clone(&self.layout), Arc::clone(&self.counters));
-        let writer = Writer::start(connection, layout, counters, self.options.clone())?;
+        let (writer, thread) = Writer::start(connection, layout, counters, self.options.clone())?;
+        *self.thread.lock() = Some(thread);
         Ok(running.insert(Running { writer, readers }).clone())
     }
 
@@ -153,6 +157,19 @@ impl SqliteDatabase {
             .table(collection)
             .ok_or_else(|| DatabaseError::Invalid(format!("there is no collection {collection}")))?;
         Ok((running, Arc::clone(table)))
+    }
+}
+
+impl Drop for SqliteDatabase {
+    fn drop(&mut self) {
+        // Without its sender the writer ends after the batch that it is at; waiting for it means that whoever opens the
+        // file next finds it free.
+        if let Some(running) = self.running.get_mut().take() {
+            running.readers.close();
+        }
+        if let Some(thread) = self.thread.get_mut().take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -202,7 +219,7 @@ impl Reader for SqliteDatabase {
 impl Claimer for SqliteDatabase {
     async fn claim(&self, claim: Claim) -> Result<Vec<Document>> {
         let running = self.running()?;
-        let claim = apply::prepare_claim(&self.layout(), claim)?;
+        let claim = Box::new(apply::prepare_claim(&self.layout(), claim)?);
         writer::ask(&running.writer, |reply| Request::Claim { claim, reply }).await
     }
 }

@@ -8,10 +8,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread::JoinHandle,
 };
 
 use parking_lot::RwLock;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -55,7 +56,7 @@ pub(super) enum Request {
     /// Apply a changeset.
     Commit { writes: Vec<Prepared>, reply: oneshot::Sender<Result<()>> },
     /// Claim documents.
-    Claim { claim: PreparedClaim, reply: oneshot::Sender<Result<Vec<Document>>> },
+    Claim { claim: Box<PreparedClaim>, reply: oneshot::Sender<Result<Vec<Document>>> },
     /// Answer when everything before is done.
     Ping { reply: oneshot::Sender<Result<()>> },
     /// Finish and close.
@@ -167,15 +168,15 @@ impl Writer {
         layout: Arc<RwLock<Arc<Layout>>>,
         counters: Arc<Counters>,
         options: Options,
-    ) -> Result<mpsc::Sender<Request>> {
+    ) -> Result<(mpsc::Sender<Request>, JoinHandle<()>)> {
         let (sender, requests) = mpsc::channel(QUEUE);
         let checkpoint_at = options.checkpoint_pages;
         let writer = Self { connection, requests, layout, counters, options, checkpoint_at };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("db-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| DatabaseError::Unavailable(error.into()))?;
-        Ok(sender)
+        Ok((sender, thread))
     }
 
     fn run(mut self) {
@@ -276,7 +277,8 @@ impl Writer {
         self.check_integrity()?;
         let layout = Layout::new(schema);
         let create = || -> rusqlite::Result<()> {
-            let transaction = self.connection.unchecked_transaction()?;
+            // At once as a writer, so that it waits for another process instead of failing half-way.
+            let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             layout.create(&transaction)?;
             transaction.pragma_update(None, "user_version", LAYOUT)?;
             transaction.commit()

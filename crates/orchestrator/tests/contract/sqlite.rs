@@ -1,0 +1,197 @@
+//! What SQLite alone can get wrong: files, full disks, newer programs, batches in which one request fails.
+
+use std::{path::Path, sync::Arc};
+
+use futures::future::join_all;
+use orchestrator::{
+    client::db::sqlite::{Options, SqliteDatabase},
+    core::client::{
+        database::{Changeset, Committer, DatabaseClient, DatabaseError, Expect, Filter, Reader, Scalar},
+        schema::{self, CollectionSpec, IndexSpec, JOBS, UNITS},
+    },
+};
+use serde_json::json;
+
+async fn open(path: &Path) -> Arc<SqliteDatabase> {
+    let db = SqliteDatabase::open(path, Options::default()).unwrap();
+    db.connect(schema::ALL).await.unwrap();
+    db
+}
+
+#[tokio::test]
+async fn acknowledged_commits_survive_a_drop_without_disconnect() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    for round in 0..3_u64 {
+        let db = open(&path).await;
+        assert_eq!(db.count(JOBS, Filter::All).await.unwrap(), round * 20);
+        for n in 0..20 {
+            let body = json!({"dedup": format!("{round}-{n}"), "due": n}).to_string();
+            db.insert(JOBS, &format!("{round}-{n}"), body).await.unwrap();
+        }
+        drop(db);
+    }
+    let db = open(&path).await;
+    assert_eq!(db.count(JOBS, Filter::Le("due".into(), 1.into())).await.unwrap(), 6);
+    let again = db.insert(JOBS, "x", json!({"dedup": "0-0"}).to_string()).await;
+    assert!(matches!(again, Err(DatabaseError::AlreadyExists { .. })));
+}
+
+#[tokio::test]
+async fn a_copy_of_the_files_taken_without_closing_holds_all_that_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir.path().join("db")).await;
+    for n in 0..50 {
+        db.insert(UNITS, &n.to_string(), json!({"updated_at": n}).to_string()).await.unwrap();
+    }
+    // What a killed process leaves: the database and its log, as they are on the disk now.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["db", "db-wal"] {
+        std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let after = open(&copy.path().join("db")).await;
+    assert_eq!(after.count(UNITS, Filter::All).await.unwrap(), 50);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { max_pages: Some(400), ..Options::default() };
+    let db = SqliteDatabase::open(&dir.path().join("db"), options).unwrap();
+    db.connect(schema::ALL).await.unwrap();
+    let pad = "x".repeat(20_000);
+    // Many at once, so that they share batches: each has two documents or none.
+    let writers = (0..200).map(|n| {
+        let (db, pad) = (Arc::clone(&db), pad.clone());
+        tokio::spawn(async move {
+            let mut changes = Changeset::new();
+            changes.insert_json(JOBS, format!("small{n}"), &json!({"due": 1, "dedup": n}));
+            changes.insert_json(UNITS, format!("large{n}"), &json!({"pad": pad}));
+            (n, db.commit(changes).await)
+        })
+    });
+    let results: Vec<_> = join_all(writers).await.into_iter().map(Result::unwrap).collect();
+    let (good, bad): (Vec<_>, Vec<_>) = results.into_iter().partition(|(_, result)| result.is_ok());
+    assert!(!good.is_empty() && !bad.is_empty(), "{} and {}", good.len(), bad.len());
+    for (_, result) in &bad {
+        assert!(matches!(result, Err(DatabaseError::Full)), "{result:?}");
+    }
+    let kept = good.len() as u64;
+    assert_eq!(db.count(JOBS, Filter::All).await.unwrap(), kept);
+    assert_eq!(db.count(JOBS, Filter::Le("due".into(), 1.into())).await.unwrap(), kept);
+    assert_eq!(db.count(UNITS, Filter::All).await.unwrap(), kept);
+    // Reading goes on, and so does writing once there is room.
+    let again = |n: i32| {
+        let mut changes = Changeset::new();
+        changes.insert_json(JOBS, format!("small{n}"), &json!({"due": 1, "dedup": n}));
+        changes.insert_json(UNITS, format!("large{n}"), &json!({"pad": pad}));
+        changes
+    };
+    let (lost, found) = (bad[0].0, good[0].0);
+    assert!(matches!(db.commit(again(lost)).await, Err(DatabaseError::Full)));
+    let mut delete = Changeset::new();
+    delete.delete(UNITS, format!("large{found}"), Expect::Version(1));
+    db.commit(delete).await.unwrap();
+    db.commit(again(lost)).await.unwrap();
+    assert_eq!(db.count(UNITS, Filter::All).await.unwrap(), kept);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_request_spares_the_rest_of_its_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(&dir.path().join("db")).await;
+    let before = db.stats();
+    let writers = (0..300_i64).map(|n| {
+        let db = Arc::clone(&db);
+        tokio::spawn(async move {
+            let mut changes = Changeset::new();
+            changes.insert_json(JOBS, format!("a{n}"), &json!({"due": n}));
+            changes.insert_json(UNITS, format!("b{n}"), &json!({"n": n}));
+            if n % 3 == 0 {
+                changes.require(UNITS, "none", Expect::Field("x".into(), Scalar::Null));
+            }
+            db.commit(changes).await.is_ok()
+        })
+    });
+    let good = join_all(writers).await.into_iter().filter(|result| *result.as_ref().unwrap()).count();
+    assert_eq!(good, 200);
+    assert_eq!(db.count(JOBS, Filter::All).await.unwrap(), 200);
+    assert_eq!(db.count(UNITS, Filter::All).await.unwrap(), 200);
+    // They did share syncs.
+    let after = db.stats();
+    assert_eq!(after.requests - before.requests, 300);
+    assert!(after.commits - before.commits < 300, "{after:?}");
+}
+
+#[tokio::test]
+async fn a_newer_layout_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    open(&path).await.disconnect().await.unwrap();
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    raw.pragma_update(None, "user_version", 99).unwrap();
+    drop(raw);
+    let db = SqliteDatabase::open(&path, Options::default()).unwrap();
+    let error = db.connect(schema::ALL).await.unwrap_err();
+    assert!(matches!(&error, DatabaseError::Invalid(text) if text.contains("99")), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let text = "this is no database, and it must not be overwritten".repeat(200);
+    std::fs::write(&path, &text).unwrap();
+    let error = SqliteDatabase::open(&path, Options::default()).err().unwrap();
+    assert!(matches!(error, DatabaseError::Unavailable(_)), "{error:?}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = open(&path).await;
+    for n in 0..400 {
+        let body = json!({"dedup": n, "due": n, "pad": "x".repeat(300)}).to_string();
+        db.insert(JOBS, &format!("{n:04}"), body).await.unwrap();
+    }
+    db.disconnect().await.unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (from, to) = (bytes.len() / 2, bytes.len() / 2 + 16_384);
+    bytes[from..to].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    let db = SqliteDatabase::open(&path, Options::default()).unwrap();
+    let error = db.connect(schema::ALL).await.unwrap_err();
+    assert!(matches!(error, DatabaseError::Unavailable(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_new_index_covers_what_is_there() {
+    const BEFORE: &[CollectionSpec] = &[CollectionSpec { collection: JOBS, indexes: &[] }];
+    const AFTER: &[CollectionSpec] = &[CollectionSpec {
+        collection: JOBS,
+        indexes: &[
+            IndexSpec { name: "by_side", fields: &["in.side"], unique: true },
+            IndexSpec { name: "by_due", fields: &["due"], unique: false },
+        ],
+    }];
+    const CHANGED: &[CollectionSpec] = &[CollectionSpec {
+        collection: JOBS,
+        indexes: &[IndexSpec { name: "by_side", fields: &["in.side"], unique: false }],
+    }];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = SqliteDatabase::open(&path, Options::default()).unwrap();
+    db.connect(BEFORE).await.unwrap();
+    for n in 0..10 {
+        db.insert(JOBS, &n.to_string(), json!({"in": {"side": n}, "due": n}).to_string()).await.unwrap();
+    }
+    db.connect(AFTER).await.unwrap();
+    let error = db.insert(JOBS, "x", json!({"in": {"side": 3}}).to_string()).await.unwrap_err();
+    assert!(matches!(&error, DatabaseError::AlreadyExists { index, .. } if index == "by_side"), "{error:?}");
+    assert_eq!(db.count(JOBS, Filter::Ge("due".into(), 5.into())).await.unwrap(), 5);
+    db.connect(CHANGED).await.unwrap();
+    db.insert(JOBS, "x", json!({"in": {"side": 3}}).to_string()).await.unwrap();
+    assert_eq!(db.count(JOBS, Filter::eq("in.side", 3)).await.unwrap(), 2);
+}
