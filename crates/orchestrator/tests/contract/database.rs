@@ -563,6 +563,17 @@ async fn sorts_break_ties_by_id(db: &Db) {
             assert_eq!(paged(db, query(Sort::IdDescending)).await, ["e", "d", "c", "b", "a"]);
         }
     }
+    // A condition that can't hold, beside one on the field of the sort.
+    for never in [
+        Filter::Or(vec![]),
+        Filter::In("updated_at".into(), vec![]),
+        Filter::Lt("updated_at".into(), Scalar::Null),
+    ] {
+        let filter = Filter::Ge("updated_at".into(), 1.into()).and(never);
+        assert!(
+            ids(db, Query::new(UNITS).filter(filter).sort(Sort::Field("updated_at".into()))).await.is_empty()
+        );
+    }
     // A full last page has nothing behind it.
     assert_eq!(db.find(Query::new(UNITS).limit(5)).await.unwrap().next, None);
 }

@@ -266,7 +266,7 @@ mod tests {
             };
             let b = Value::from(b);
             let changed = set(&text, &[("a", a.to_string()), ("new", b.to_string())]);
-            let mut wanted = body;
+            let mut wanted: Map<String, Value> = serde_json::from_str(&text).unwrap();
             wanted.insert("a".into(), a.into());
             wanted.insert("new".into(), b);
             prop_assert_eq!(serde_json::from_str::<Map<String, Value>>(&changed).unwrap(), wanted);

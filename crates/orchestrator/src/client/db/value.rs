@@ -408,15 +408,14 @@ pub(crate) fn check_changeset(changeset: &Changeset) -> Result<()> {
     Ok(())
 }
 
-/// The keys of a document in each unique index of its collection, in the schema's order; `None` where it is not in the
-/// index.
+/// A unique index by its name, and a document's keys in it; `None` when the document is not in the index.
+pub(crate) type UniqueKey = (&'static str, Option<Vec<Key>>);
+
+/// The keys of a document in each unique index of its collection, in the schema's order.
 ///
 /// # Errors
 /// [`DatabaseError::Invalid`] when a field of a unique index is a fraction, a list or an object.
-pub(crate) fn unique_keys(
-    spec: &CollectionSpec,
-    body: &Map<String, Value>,
-) -> Result<Vec<(&'static str, Option<Vec<Key>>)>> {
+pub(crate) fn unique_keys(spec: &CollectionSpec, body: &Map<String, Value>) -> Result<Vec<UniqueKey>> {
     let mut all = Vec::new();
     for index in spec.indexes.iter().filter(|index| index.unique) {
         let keys: Vec<Key> = index.fields.iter().map(|field| key(body, field)).collect();

@@ -2,7 +2,8 @@
 //!
 //! A key's last segment is a file; every segment before it is a directory whose name ends in `+`, which no key can have:
 //! so `a` and `a/b` live side by side. A segment that is longer than a file name may be is cut into pieces; every piece but
-//! the last is a directory whose name ends in `~`.
+//! the last is a directory whose name ends in `~`, and every piece but the first starts with `~`: a segment may well end in
+//! dots, and a piece of it must never be `..`.
 
 use std::{
     fs, io,
@@ -17,15 +18,14 @@ pub(super) fn path_of(bucket: &Path, key: &str) -> PathBuf {
     let mut path = bucket.to_owned();
     let mut segments = key.split('/').peekable();
     while let Some(mut segment) = segments.next() {
+        let mut start = "";
         while let Some((piece, rest)) = segment.split_at_checked(PIECE).filter(|(_, rest)| !rest.is_empty()) {
-            path.push(format!("{piece}~"));
+            path.push(format!("{start}{piece}~"));
             segment = rest;
+            start = "~";
         }
-        if segments.peek().is_some() {
-            path.push(format!("{segment}+"));
-        } else {
-            path.push(segment);
-        }
+        let end = if segments.peek().is_some() { "+" } else { "" };
+        path.push(format!("{start}{segment}{end}"));
     }
     path
 }
@@ -97,6 +97,7 @@ fn read_level(directory: &Path, start: &str, entries: &mut Vec<Entry>) -> io::Re
         let name = entry.file_name();
         // A name that is no text was not made by us.
         let Some(name) = name.to_str() else { continue };
+        let name = name.strip_prefix('~').unwrap_or(name);
         if let Some(piece) = name.strip_suffix('~') {
             read_level(&entry.path(), &format!("{start}{piece}"), entries)?;
         } else if let Some(segment) = name.strip_suffix('+') {
@@ -121,6 +122,15 @@ mod tests {
         let segment = segment.prop_filter("dot segments", |s| s != "." && s != "..");
         let key = proptest::collection::vec(segment, 1..3).prop_map(|parts| parts.join("/"));
         proptest::collection::btree_set(key, 0..12)
+    }
+
+    #[test]
+    fn a_long_segment_that_ends_in_dots_stays_in_its_bucket() {
+        for dots in [".", "..", "../x", "...", "/..x"] {
+            let path = path_of(Path::new("/b"), &format!("{}{dots}", "a".repeat(PIECE)));
+            let normal = |part| matches!(part, std::path::Component::Normal(_));
+            assert!(path.components().skip(1).all(normal), "{}", path.display());
+        }
     }
 
     proptest! {

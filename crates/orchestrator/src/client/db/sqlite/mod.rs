@@ -219,7 +219,7 @@ impl Reader for SqliteDatabase {
 impl Claimer for SqliteDatabase {
     async fn claim(&self, claim: Claim) -> Result<Vec<Document>> {
         let running = self.running()?;
-        let claim = apply::prepare_claim(&self.layout(), claim)?;
+        let claim = Box::new(apply::prepare_claim(&self.layout(), claim)?);
         writer::ask(&running.writer, |reply| Request::Claim { claim, reply }).await
     }
 }

@@ -206,12 +206,13 @@ fn parts<'a>(
 }
 
 /// The statement of one part.
-fn statement<'a>(
+fn compose<'a>(
     table: &'a Table,
     columns: &str,
     (filter, sort): (&Filter, &Sort),
     (part, after): (Part, Option<(Key, &Cursor)>),
     limit: usize,
+    force: bool,
 ) -> Sql<'a> {
     let path = value::sort_field(sort).unwrap_or_default();
     let down = value::descending(sort);
@@ -220,7 +221,7 @@ fn statement<'a>(
     let field = sql.field(path);
     // A range over the sort's own field, as in claims: left alone, the planner may take an equality on another index for
     // the better start, and sort all that it finds.
-    let forced = table.index_on(path).filter(|_| part == Part::Present && needs(filter, path));
+    let forced = table.index_on(path).filter(|_| force && part == Part::Present && needs(filter, path));
     if let Some(index) = forced {
         let _ = write!(sql.text, " INDEXED BY {index}");
     }
@@ -273,8 +274,16 @@ pub(super) fn each_row(
         if left == 0 {
             break;
         }
-        let sql = statement(table, columns, (&query.filter, &query.sort), part, left);
-        let mut statement = connection.prepare_cached(&sql.text)?;
+        let asked = (&query.filter, &query.sort);
+        let mut sql = compose(table, columns, asked, part.clone(), left, true);
+        let mut statement = match connection.prepare_cached(&sql.text) {
+            Ok(statement) => statement,
+            // Conditions that can't hold are folded away, and with them what lets the index be used.
+            Err(_) => {
+                sql = compose(table, columns, asked, part, left, false);
+                connection.prepare_cached(&sql.text)?
+            }
+        };
         let mut rows = statement.query(params_from_iter(&sql.values))?;
         while let Some(row) = rows.next()? {
             take(row)?;

@@ -56,7 +56,7 @@ pub(super) enum Request {
     /// Apply a changeset.
     Commit { writes: Vec<Prepared>, reply: oneshot::Sender<Result<()>> },
     /// Claim documents.
-    Claim { claim: PreparedClaim, reply: oneshot::Sender<Result<Vec<Document>>> },
+    Claim { claim: Box<PreparedClaim>, reply: oneshot::Sender<Result<Vec<Document>>> },
     /// Answer when everything before is done.
     Ping { reply: oneshot::Sender<Result<()>> },
     /// Finish and close.
