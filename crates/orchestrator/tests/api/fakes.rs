@@ -98,7 +98,7 @@ impl Chain {
 }
 
 fn not_here() -> SettlementError {
-    SettlementError::NotSupported("this".into())
+    SettlementError::NotSupported("this")
 }
 
 #[async_trait]
@@ -187,6 +187,6 @@ impl StorageClient for EmptyStorage {
         Ok(())
     }
     async fn presign_get(&self, _: &str, _: &str, _: Micros) -> Result<String, StorageError> {
-        Err(StorageError::NotSupported("presigning".into()))
+        Err(StorageError::NotSupported("presigning"))
     }
 }

@@ -76,3 +76,25 @@ async fn evidence_with_a_bad_signature_leaves_nothing_behind() {
     api.post(&provider.key, "/evidence", report).await.problem(403, "forbidden", None);
     assert_eq!(api.documents().await, before);
 }
+
+#[tokio::test]
+async fn the_ledger_sums_to_zero_and_what_no_block_knows_has_no_proof() {
+    let api = Api::start().await;
+    let (consumer, stranger) = (api.consumer().await, api.consumer().await);
+    let path = format!("/accounts/consumer:{}", consumer.id);
+    api.post(&api.operator, &format!("{path}/deposits"), json!({"amount": "9"})).await.ok(201);
+    let ledger = api.get(&api.operator, "/ledger").await.ok(200);
+    assert_eq!((&ledger["sum"], &ledger["balanced"]), (&json!("0"), &json!(true)));
+    assert_eq!((&ledger["deposited"], &ledger["unsealed"]), (&json!("9"), &json!(1)));
+    api.get(&consumer.key, "/ledger").await.problem(403, "forbidden", None);
+    assert_eq!(api.get(&consumer.key, "/blocks").await.ok(200)["items"], json!([]));
+    api.get(&consumer.key, "/blocks/local/1").await.problem(404, "not_found", None);
+    api.get(&consumer.key, "/blocks/local/x").await.problem(404, "not_found", None);
+    api.get(&consumer.key, &format!("{path}/proof")).await.problem(404, "not_found", None);
+    api.get(&stranger.key, &format!("{path}/proof")).await.problem(404, "not_found", None);
+    api.get(&consumer.key, &format!("{path}/proof?at=noon")).await.problem(
+        400,
+        "invalid_parameter",
+        Some("at"),
+    );
+}

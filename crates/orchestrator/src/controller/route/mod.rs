@@ -60,7 +60,6 @@ pub fn openapi() -> OpenApi {
 }
 
 /// The whole API over its services.
-#[must_use]
 pub fn router(state: ApiState) -> Router {
     let (router, api) = described();
     router

@@ -65,7 +65,7 @@ impl From<Micros> for Millis {
 impl Serialize for Millis {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let micros = self.0.get();
-        if micros % 1_000 == 0 {
+        if micros.is_multiple_of(1_000) {
             return serializer.serialize_u64(micros / 1_000);
         }
         #[expect(
