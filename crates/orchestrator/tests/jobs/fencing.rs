@@ -206,11 +206,12 @@ impl JobHandler for Journalling {
             *self.looked_up.lock() += 1;
         }
         let bytes = effect.intent.as_str().unwrap().to_owned();
-        let mut effects = self.effects.lock();
-        if !effects.contains(&bytes) {
-            effects.push(bytes);
+        {
+            let mut effects = self.effects.lock();
+            if !effects.contains(&bytes) {
+                effects.push(bytes);
+            }
         }
-        drop(effects);
         if context.job().attempts == 1 {
             panic!("after the effect, before its outcome is written");
         }
