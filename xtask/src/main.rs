@@ -81,8 +81,7 @@ fn test(embedded: bool, filter: &[OsString]) -> Result<(), String> {
     if embedded {
         tests.env("ORCHESTRATOR_TEST_EMBEDDED_ONLY", "1");
     } else {
-        let bed = testbed::ensure()?;
-        tests.env("ORCHESTRATOR_TEST_PYTHON", bed.python).env("ORCHESTRATOR_TEST_RCLONE", bed.rclone);
+        tests.envs(testbed::ensure()?.environment());
     }
     run("tests", &mut tests)
 }

@@ -218,7 +218,7 @@ async fn start_background(
     let ports = EnginePorts {
         reader: clients.database.clone(),
         claimer: clients.database.clone(),
-        committer: clients.committer.clone(),
+        committer: clients.engine_committer.clone(),
         ids: clients.work.ids.clone(),
         clock: clients.clock.clone(),
         entropy: clients.entropy.clone(),
@@ -235,7 +235,7 @@ async fn start_background(
     let driver = Driver::new(engine, driver_settings);
     let relay_ports = RelayPorts {
         reader: clients.database.clone(),
-        committer: clients.committer.clone(),
+        committer: clients.database.clone(),
         clock: clients.clock.clone(),
         events: clients.events.clone(),
         queue: clients.queue.clone(),

@@ -1,6 +1,6 @@
 //! What commands print: tables for people, JSON for programs. Errors go to standard error.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use comfy_table::{Table, TableStyle};
 use serde::Serialize;
@@ -49,12 +49,6 @@ pub fn error(text: &str) {
 /// Prints a note on progress to standard error.
 pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
-}
-
-/// Whether a person looks at standard error.
-#[must_use]
-pub fn is_watched() -> bool {
-    io::stderr().is_terminal()
 }
 
 fn closed(error: io::Error) -> Failure {

@@ -67,6 +67,8 @@ pub struct Clients {
     pub database: Arc<SqliteDatabase>,
     /// The one write path, with the signals that follow a commit.
     pub committer: Arc<dyn Committer>,
+    /// What the job engine commits through: it wakes itself, so only the offerings are told.
+    pub engine_committer: Arc<dyn Committer>,
     pub work: Work,
     pub wake: Arc<Wake>,
     pub changes: ChangeFeed,
@@ -101,6 +103,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let changes = ChangeFeed::new();
     let waking: Arc<dyn Committer> = Arc::new(WakingCommitter::new(database.clone(), wake.clone()));
     let committer: Arc<dyn Committer> = Arc::new(WatchedCommitter::new(waking, changes.clone()));
+    let engine_committer: Arc<dyn Committer> = Arc::new(WatchedCommitter::new(database.clone(), changes.clone()));
     let work = Work::new(database.clone(), committer.clone(), ids);
 
     let vault_key = secret::vault_key(config, entropy.as_ref())?;
@@ -138,6 +141,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         entropy,
         database,
         committer,
+        engine_committer,
         work,
         wake,
         changes,

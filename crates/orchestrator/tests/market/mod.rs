@@ -26,7 +26,7 @@ use orchestrator::{
             ids::{AllocationId, ConsumerId, IdGenerator, UnitId},
             money::Amount,
             offering::OfferingFilter,
-            party::{AdapterConfig, Principal},
+            party::Principal,
             quantity::{Bytes, Micros},
             terms::{DomainId, PriceTerms, SlaTerms},
             unit::{DataUnit, Features},

@@ -27,7 +27,7 @@ use crate::{
             ids::{AllocationId, ConsumerId, IdGenerator, ProviderId, UnitId},
             money::Amount,
             offering::OfferingFilter,
-            party::{AdapterConfig, Principal},
+            party::Principal,
             quantity::{Bytes, Micros, Timestamp},
             terms::{DomainId, PriceTerms, SlaTerms},
             unit::{DataUnit, Features},
