@@ -25,16 +25,17 @@ use crate::{
     controller::{
         route::{self, ApiSettings, ApiState},
         worker::{
-            Driver, DriverSettings, Relay, RelayPorts, RelaySettings, TriggerConsumer, TriggerRegistry, prober,
+            Driver, DriverSettings, Relay, RelayPorts, RelaySettings, TriggerConsumer, TriggerRegistry,
+            prober,
         },
     },
     core::{
         client::{clock::Entropy, database::DatabaseClient},
         market::{
             ids::{IdGenerator, OperatorId},
+            money::Amount,
             party::Principal,
             quantity::{Bytes, Micros, Ppm},
-            money::Amount,
             terms::{PriceTerms, SlaTerms},
             unit::Features,
         },
@@ -47,9 +48,7 @@ use crate::{
     service::{
         access::{KeyService, KeySettings},
         job::{Engine, EnginePorts, EngineSettings},
-        market::{
-            DefaultMarket, NewAdapter, NewProvider, NewUnit, ensure_default_market,
-        },
+        market::{DefaultMarket, NewAdapter, NewProvider, NewUnit, ensure_default_market},
         proof::{ProvedAccount, verify_account_proof},
         settlement::{VerifyReport, verify_ledger},
         sla::prober::{Prober, ProberPorts, ProberSettings},
@@ -148,12 +147,14 @@ impl Daemon {
             std::mem::take(&mut services.triggers),
         ));
         let background =
-            start_background(config, &clients, &services, registry.clone(), api_addr, &background_stop).await?;
+            start_background(config, &clients, &services, registry.clone(), api_addr, &background_stop)
+                .await?;
         let stop_intake = CancellationToken::new();
         let state = api_state(config, &clients, services, registry, stop_intake.clone());
         let database: Arc<dyn DatabaseClient> = clients.database.clone();
         let intake = {
-            let (router, stop, drain) = (route::router(state), stop_intake.clone(), config.jobs.drain.0.to_std());
+            let (router, stop, drain) =
+                (route::router(state), stop_intake.clone(), config.jobs.drain.0.to_std());
             tokio::spawn(async move {
                 if let Err(error) = route::serve(listener, router, stop, drain).await {
                     tracing::error!(%error, "the API stopped");
@@ -246,7 +247,8 @@ async fn start_background(
     };
     let events: &dyn crate::core::client::event_bus::EventBusClient = clients.events.as_ref();
     events.create_bus(clients::BUS).await.map_err(Error::internal)?;
-    let relay = Relay::new(relay_ports, RelaySettings { bus: clients::BUS.into(), ..RelaySettings::default() });
+    let relay =
+        Relay::new(relay_ports, RelaySettings { bus: clients::BUS.into(), ..RelaySettings::default() });
     registry.load().await?;
     let consumer =
         TriggerConsumer::new(registry, clients.queue.clone(), clients.cron.clone(), clients.clock.clone());
@@ -301,7 +303,8 @@ async fn start_prober(
         settings,
     )
     .await?;
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().map_err(Error::internal)?;
+    let client =
+        reqwest::Client::builder().timeout(Duration::from_secs(2)).build().map_err(Error::internal)?;
     // Our own canary: while our own endpoint does not answer us, what the prober sees is not the providers' fault.
     let canary: prober::Canary = Arc::new(move || {
         let request = client.get(format!("http://{api}/health/live"));
@@ -369,7 +372,8 @@ pub async fn start_provider(config: &Config, allow_faults: bool) -> Result<Provi
     options.admin_listen = config.provider.admin_listen;
     options.capacity = config.provider.capacity.0.get();
     options.region.clone_from(&config.provider.region);
-    options.public_endpoint = Some(config.provider.public_endpoint.clone()).filter(|endpoint| !endpoint.is_empty());
+    options.public_endpoint =
+        Some(config.provider.public_endpoint.clone()).filter(|endpoint| !endpoint.is_empty());
     options.allow_faults = allow_faults;
     ProviderServer::start(options).await.map_err(|error| {
         let detail = format!("the built-in provider can't start: {}", crate::error::chain(&error));
@@ -403,7 +407,12 @@ async fn first_market(config: &Config, services: &Services) -> Result<DefaultMar
     // A whole token has 18 decimals here; the price is 20 of them for a GiB-month, one for a GiB of egress.
     const TOKEN: u128 = 1_000_000_000_000_000_000;
     let provider = NewProvider { name: "built-in".into(), domain: None, adapter: NewAdapter::CoHosted };
-    let sla = SlaTerms { upload_bytes_per_s: 1_000_000, download_bytes_per_s: 1_000_000, min_coverage: Ppm(500_000), ..SlaTerms::default() };
+    let sla = SlaTerms {
+        upload_bytes_per_s: 1_000_000,
+        download_bytes_per_s: 1_000_000,
+        min_coverage: Ppm(500_000),
+        ..SlaTerms::default()
+    };
     let unit = NewUnit {
         provider: None,
         name: "built-in storage".into(),
@@ -429,7 +438,8 @@ async fn operator_key(config: &Config, services: &Services, clients: &Clients) -
         Ok(text) => Ok((text.trim().to_owned(), false)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let principal = Principal::Operator(clients.work.ids.next::<OperatorId>());
-            let made = services.keys.create(&Call::system("first start"), principal, "first operator").await?;
+            let made =
+                services.keys.create(&Call::system("first start"), principal, "first operator").await?;
             secret::write(&path, &made.text)?;
             Ok((made.text, true))
         }
@@ -477,7 +487,8 @@ pub async fn apply(config: &Config) -> Result<Plan> {
 pub async fn verify(config: &Config) -> Result<VerifyReport> {
     let chain = config.data.dir.join("chain");
     if !chain.is_dir() {
-        let detail = format!("{} does not exist: nothing was settled in this data directory yet", chain.display());
+        let detail =
+            format!("{} does not exist: nothing was settled in this data directory yet", chain.display());
         return Err(Error::new(ErrorCode::NotFound, detail));
     }
     let (settlement, da) = clients::settlement_layer(config, Arc::new(SystemClock::new()))?;
@@ -489,8 +500,9 @@ pub async fn verify(config: &Config) -> Result<VerifyReport> {
 /// # Errors
 /// When it is no proof at all.
 pub fn check_account_proof(proof: &serde_json::Value) -> Result<bool> {
-    let proved: ProvedAccount = serde_json::from_value(proof.clone())
-        .map_err(|error| Error::new(ErrorCode::MalformedBody, format!("this is no account proof: {error}")))?;
+    let proved: ProvedAccount = serde_json::from_value(proof.clone()).map_err(|error| {
+        Error::new(ErrorCode::MalformedBody, format!("this is no account proof: {error}"))
+    })?;
     Ok(verify_account_proof(&proved))
 }
 
@@ -510,7 +522,10 @@ impl OfflineKeys {
     pub async fn open(config: &Config) -> Result<Self> {
         let directory = data_dir(config);
         if !config.data.dir.join("orchestrator.db").exists() {
-            let detail = format!("there is no database in {}; run `orchestrator setup` first", config.data.dir.display());
+            let detail = format!(
+                "there is no database in {}; run `orchestrator setup` first",
+                config.data.dir.display()
+            );
             return Err(Error::new(ErrorCode::NotFound, detail));
         }
         let lock = directory.lock()?;

@@ -58,7 +58,10 @@ impl Api {
     /// # Errors
     /// When the HTTP client can't be made.
     pub fn with(base: &str, key: &str) -> Result<Self, Failure> {
-        let client = Client::builder().timeout(Duration::from_secs(30)).build().map_err(|e| Failure::Failed(e.to_string()))?;
+        let client = Client::builder()
+            .timeout(Duration::from_secs(30))
+            .build()
+            .map_err(|e| Failure::Failed(e.to_string()))?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), key: key.to_owned() })
     }
 
@@ -90,7 +93,11 @@ impl Api {
             request = request.json(&body);
         }
         let response = request.send().await.map_err(|error| {
-            Failure::Unreachable(format!("no daemon answers at {} ({}); is it running?", self.base, crate::error::chain(&error)))
+            Failure::Unreachable(format!(
+                "no daemon answers at {} ({}); is it running?",
+                self.base,
+                crate::error::chain(&error)
+            ))
         })?;
         let status = response.status();
         let text = response.text().await.map_err(|error| Failure::Unreachable(error.to_string()))?;

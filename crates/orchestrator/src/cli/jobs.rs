@@ -89,7 +89,8 @@ fn show(job: &Value, json: bool) -> Outcome {
     let rows = fields
         .iter()
         .map(|(name, value)| {
-            let shown = if value.is_object() || value.is_array() { format!("{value:#}") } else { text(job, name) };
+            let shown =
+                if value.is_object() || value.is_array() { format!("{value:#}") } else { text(job, name) };
             vec![name.clone(), shown]
         })
         .collect();

@@ -86,7 +86,11 @@ pub async fn run(command: &KeysCommand) -> Outcome {
         KeysCommand::List(args) => list(args).await,
         KeysCommand::Revoke(args) => {
             let key = Api::new(&args.api)?.post(&format!("/keys/{}/revoke", args.id), json!({})).await?;
-            if args.api.json { output::json(&key) } else { output::line(&format!("{} works no more", args.id)) }
+            if args.api.json {
+                output::json(&key)
+            } else {
+                output::line(&format!("{} works no more", args.id))
+            }
         }
     }
 }
@@ -94,7 +98,9 @@ pub async fn run(command: &KeysCommand) -> Outcome {
 async fn create(args: &CreateArgs) -> Outcome {
     if args.role != RoleArg::Operator && args.tenant.is_none() {
         let role = args.role.as_str();
-        return Err(Failure::Usage(format!("--tenant is missing: a {role} key belongs to a {role}; name its id")));
+        return Err(Failure::Usage(format!(
+            "--tenant is missing: a {role} key belongs to a {role}; name its id"
+        )));
     }
     let mut body = json!({ "role": args.role.as_str(), "label": args.label });
     if let Some(tenant) = &args.tenant {
@@ -102,7 +108,9 @@ async fn create(args: &CreateArgs) -> Outcome {
     }
     let made = match through_daemon(args, body).await {
         // Without a daemon, the first operator's key can still be made, under the directory's lock.
-        Err(Failure::Unreachable(_) | Failure::Usage(_)) if args.role == RoleArg::Operator && args.api.url.is_none() => {
+        Err(Failure::Unreachable(_) | Failure::Usage(_))
+            if args.role == RoleArg::Operator && args.api.url.is_none() =>
+        {
             offline(args).await?
         }
         other => other?,
@@ -125,10 +133,13 @@ async fn offline(args: &CreateArgs) -> Result<Value, Failure> {
     let mut bytes = [0_u8; 16];
     crate::client::clock::SystemEntropy.fill(&mut bytes);
     let tenant = OperatorId::from_uuid(uuid::Builder::from_random_bytes(bytes).into_uuid());
-    let made = open.keys.create(&Call::system("command line"), Principal::Operator(tenant), &args.label).await;
+    let made =
+        open.keys.create(&Call::system("command line"), Principal::Operator(tenant), &args.label).await;
     open.close().await?;
     let made = made?;
-    Ok(json!({ "id": made.key.id, "role": "operator", "tenant": tenant, "label": made.key.label, "text": made.text }))
+    Ok(
+        json!({ "id": made.key.id, "role": "operator", "tenant": tenant, "label": made.key.label, "text": made.text }),
+    )
 }
 
 async fn list(args: &ApiArgs) -> Outcome {

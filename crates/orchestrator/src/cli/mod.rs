@@ -91,7 +91,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 daemon not reach
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon until Ctrl-C or SIGTERM.
-    #[command(after_help = "Examples:\n  orchestrator run\n  orchestrator run --config orchestrator.toml --set api.listen=127.0.0.1:8080")]
+    #[command(
+        after_help = "Examples:\n  orchestrator run\n  orchestrator run --config orchestrator.toml --set api.listen=127.0.0.1:8080"
+    )]
     Run(ConfigArgs),
     /// Run the built-in provider alone: its S3 endpoint and its admin API.
     #[command(after_help = "Example:\n  orchestrator provider --config provider.toml")]
@@ -106,13 +108,22 @@ enum Command {
     #[command(after_help = "Examples:\n  orchestrator verify\n  orchestrator verify --json")]
     Verify(verify::VerifyArgs),
     /// Create, list and revoke API keys.
-    #[command(subcommand, after_help = "Examples:\n  orchestrator keys create --role operator --label laptop\n  orchestrator keys list\n  orchestrator keys revoke key_…")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  orchestrator keys create --role operator --label laptop\n  orchestrator keys list\n  orchestrator keys revoke key_…"
+    )]
     Keys(keys::KeysCommand),
     /// Look at jobs and retry them.
-    #[command(subcommand, after_help = "Examples:\n  orchestrator jobs list --state failed\n  orchestrator jobs show job_…\n  orchestrator jobs retry job_…")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  orchestrator jobs list --state failed\n  orchestrator jobs show job_…\n  orchestrator jobs retry job_…"
+    )]
     Jobs(jobs::JobsCommand),
     /// Check or show the configuration.
-    #[command(subcommand, after_help = "Examples:\n  orchestrator config check --config orchestrator.toml\n  orchestrator config show")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  orchestrator config check --config orchestrator.toml\n  orchestrator config show"
+    )]
     Config(config::ConfigCommand),
     /// Print the API's OpenAPI document.
     #[command(after_help = "Example:\n  orchestrator openapi > openapi.json")]
@@ -139,7 +150,9 @@ impl ConfigArgs {
         let mut flags = Vec::new();
         for pair in &self.set {
             let Some((key, value)) = pair.split_once('=') else {
-                return Err(Failure::Usage(format!("--set {pair}: write SECTION.KEY=VALUE, such as api.listen=127.0.0.1:8080")));
+                return Err(Failure::Usage(format!(
+                    "--set {pair}: write SECTION.KEY=VALUE, such as api.listen=127.0.0.1:8080"
+                )));
             };
             flags.push((key.trim().to_owned(), value.trim().to_owned()));
         }

@@ -12,7 +12,8 @@ use crate::{
 /// A wrong configuration; an address or a directory that can't be used.
 pub async fn run(args: &ConfigArgs) -> Outcome {
     let config = args.load()?;
-    logging::install(&config.log.filter, config.log.format == crate::config::section::LogFormat::Json).map_err(Failure::Usage)?;
+    logging::install(&config.log.filter, config.log.format == crate::config::section::LogFormat::Json)
+        .map_err(Failure::Usage)?;
     let provider = setup::start_provider(&config, false).await?;
     output::note(&format!("s3 endpoint    http://{}", provider.s3_addr));
     output::note(&format!("admin api      http://{}", provider.admin_addr));

@@ -43,7 +43,12 @@ fn greet(args: &ConfigArgs, config: &Config, daemon: &Daemon) -> Outcome {
     if let Some(market) = &daemon.default_market {
         let key_file = config.data.dir.join(OPERATOR_KEY_FILE);
         let region = &config.provider.region;
-        output::line(&walkthrough(&daemon.api_addr.to_string(), &key_file.display().to_string(), &market.unit.to_string(), region))?;
+        output::line(&walkthrough(
+            &daemon.api_addr.to_string(),
+            &key_file.display().to_string(),
+            &market.unit.to_string(),
+            region,
+        ))?;
     }
     output::line("ready; Ctrl-C drains and stops")
 }

@@ -35,7 +35,11 @@ pub async fn run(args: &SetupArgs) -> Outcome {
         (Action::Change, true) => "will be changed",
         (Action::Change, false) => "changed",
     };
-    let rows = plan.steps.iter().map(|step| vec![step.kind.into(), step.name.clone(), word(step.action).into()]).collect();
+    let rows = plan
+        .steps
+        .iter()
+        .map(|step| vec![step.kind.into(), step.name.clone(), word(step.action).into()])
+        .collect();
     output::table(&["what", "name", "state"], rows, "nothing is needed")?;
     if args.plan { Ok(()) } else { output::line("everything is ready") }
 }

@@ -33,7 +33,11 @@ pub async fn run(args: &VerifyArgs) -> Outcome {
                 account.withdrawable.to_string(),
             ]
         });
-        output::table(&["index", "account (hash)", "balance", "withdrawable"], rows.collect(), "there are no accounts yet")?;
+        output::table(
+            &["index", "account (hash)", "balance", "withdrawable"],
+            rows.collect(),
+            "there are no accounts yet",
+        )?;
         output::line(&format!(
             "\n{} blocks with {} records executed again; state root {}; deposits {} in total; the last block is {}",
             report.blocks,

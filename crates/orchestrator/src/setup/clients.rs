@@ -103,7 +103,8 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let changes = ChangeFeed::new();
     let waking: Arc<dyn Committer> = Arc::new(WakingCommitter::new(database.clone(), wake.clone()));
     let committer: Arc<dyn Committer> = Arc::new(WatchedCommitter::new(waking, changes.clone()));
-    let engine_committer: Arc<dyn Committer> = Arc::new(WatchedCommitter::new(database.clone(), changes.clone()));
+    let engine_committer: Arc<dyn Committer> =
+        Arc::new(WatchedCommitter::new(database.clone(), changes.clone()));
     let work = Work::new(database.clone(), committer.clone(), ids);
 
     let vault_key = secret::vault_key(config, entropy.as_ref())?;
@@ -112,13 +113,21 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         co_hosted.map(|(admin_url, token)| CoHosted { admin_url, admin_token: Zeroizing::new(token) });
     let providers: Arc<dyn ProviderDirectory> =
         Arc::new(AdapterDirectory::new(vault.clone(), co_hosted, EmbeddedSettings::default()));
-    let probe_settings = S3ProbeSettings { timeout: config.prober.timeout.0.to_std(), ..S3ProbeSettings::default() };
+    let probe_settings =
+        S3ProbeSettings { timeout: config.prober.timeout.0.to_std(), ..S3ProbeSettings::default() };
     let probe: Arc<dyn ProbeClient> = Arc::new(S3Probe::new(probe_settings).map_err(Error::internal)?);
 
-    let storage: Arc<dyn StorageClient> =
-        Arc::new(FilesystemStorage::open(directory.join("storage")).await.map_err(|error| unready("storage", error))?);
-    let queue: Arc<dyn QueueClient> =
-        Arc::new(DatabaseQueue::new(port.clone(), clock.clone(), entropy.clone(), DatabaseQueueSettings::default()));
+    let storage: Arc<dyn StorageClient> = Arc::new(
+        FilesystemStorage::open(directory.join("storage"))
+            .await
+            .map_err(|error| unready("storage", error))?,
+    );
+    let queue: Arc<dyn QueueClient> = Arc::new(DatabaseQueue::new(
+        port.clone(),
+        clock.clone(),
+        entropy.clone(),
+        DatabaseQueueSettings::default(),
+    ));
     let job_queue: Arc<dyn JobQueueClient> = Arc::new(OverQueue::new(queue.clone(), "jobs"));
     job_queue.create_queues().await.map_err(|error| unready("job queue", error))?;
     let events = Arc::new(LocalEventBus::new(queue.clone(), FEED_CAPACITY));
@@ -170,7 +179,10 @@ pub async fn open_database(directory: &Path) -> Result<Arc<SqliteDatabase>> {
 }
 
 /// The local settlement and data-availability layers.
-pub fn settlement_layer(config: &Config, clock: Arc<dyn Clock>) -> Result<(Arc<dyn SettlementClient>, Arc<dyn DaClient>)> {
+pub fn settlement_layer(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<dyn SettlementClient>, Arc<dyn DaClient>)> {
     let chain = config.data.dir.join("chain");
     std::fs::create_dir_all(&chain).map_err(|error| unready("settlement layer", error))?;
     let rules = LocalRules { confirm_after: Micros::ZERO, final_after: config.settlement.finality.0 };
@@ -185,7 +197,10 @@ async fn notifier(
     database: Arc<dyn DatabaseClient>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn NotificationClient>> {
-    let http = HttpSettings { allow_private: config.notification.allow_private_addresses, ..HttpSettings::default() };
+    let http = HttpSettings {
+        allow_private: config.notification.allow_private_addresses,
+        ..HttpSettings::default()
+    };
     let http = HttpClient::new(http).map_err(Error::internal)?;
     let notifier = LocalNotifier::new(database, http, clock, NotifierSettings::default());
     let failed = |error| unready("notification", error);

@@ -66,5 +66,7 @@ pub fn of(clients: &Clients) -> Vec<Arc<dyn Dependency>> {
             }),
         ),
     ];
-    all.into_iter().map(|(name, check)| -> Arc<dyn Dependency> { Arc::new(Checked { name, check }) }).collect()
+    all.into_iter()
+        .map(|(name, check)| -> Arc<dyn Dependency> { Arc::new(Checked { name, check }) })
+        .collect()
 }

@@ -61,7 +61,8 @@ pub fn read_or_make(path: &Path, entropy: &dyn Entropy) -> Result<Zeroizing<Stri
             let mode = fs::metadata(path).map_err(|error| unusable(path, error))?.mode() & 0o777;
             if mode & 0o077 != 0 {
                 let path = path.display();
-                let detail = format!("{path} has mode {mode:03o}: others may read it; run `chmod 600 {path}`");
+                let detail =
+                    format!("{path} has mode {mode:03o}: others may read it; run `chmod 600 {path}`");
                 return Err(Error::new(ErrorCode::InvalidConfig, detail));
             }
             Ok(text)
@@ -84,7 +85,8 @@ pub fn read_or_make(path: &Path, entropy: &dyn Entropy) -> Result<Zeroizing<Stri
 pub fn write(path: &Path, text: &str) -> Result<()> {
     let write = || {
         let temporary = path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;

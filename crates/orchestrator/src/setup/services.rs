@@ -11,10 +11,12 @@ use crate::{
         sla::JudgeRules,
     },
     service::{
-        access::{AccessSettings, AuditService, CredentialService, ExpireCredentials, KeyService, KeySettings},
+        access::{
+            AccessSettings, AuditService, CredentialService, ExpireCredentials, KeyService, KeySettings,
+        },
         allocation::{
-            AllocationService, AllocationSettings, EndPeriods, ExpireReservations, FinalSettlement, Reconcile,
-            ReconcileSettings,
+            AllocationService, AllocationSettings, EndPeriods, ExpireReservations, FinalSettlement,
+            Reconcile, ReconcileSettings,
         },
         block::{self, BlockPorts, BlockService, BlockSettings, BlockStore, seal::SealTrigger},
         job::{JobHandler, JobService, PurgeTrigger, Trigger, purge::PurgeSettings},
@@ -29,7 +31,8 @@ use crate::{
         provisioning::{self, ProvisioningSettings},
         scoring::{DailyReputation, OfferingService, OfferingSettings, ReputationService},
         sla::{
-            CloseSlaWindows, EvidenceService, OracleService, PeriodSettlement, SlaCheck, SlaService, SlaSettings,
+            CloseSlaWindows, EvidenceService, OracleService, PeriodSettlement, SlaCheck, SlaService,
+            SlaSettings,
         },
     },
 };
@@ -63,12 +66,19 @@ impl Services {
         let work = &clients.work;
         let sla_settings = sla_settings(config);
         let periods = PeriodSettlement::new(work.clone(), clients.storage.clone(), sla_settings.clone());
-        let offerings =
-            OfferingService::new(clients.database.clone(), work.ids.clone(), clients.changes.clone(), OfferingSettings::default());
+        let offerings = OfferingService::new(
+            clients.database.clone(),
+            work.ids.clone(),
+            clients.changes.clone(),
+            OfferingSettings::default(),
+        );
         let market = MarketService::new(work.clone(), clients.vault.clone(), MarketSettings::default());
-        let allocation_settings =
-            AllocationSettings { reservation: config.market.reservation_ttl.0, ..AllocationSettings::default() };
-        let allocations = AllocationService::new(work.clone(), Arc::new(offerings.clone()), allocation_settings);
+        let allocation_settings = AllocationSettings {
+            reservation: config.market.reservation_ttl.0,
+            ..AllocationSettings::default()
+        };
+        let allocations =
+            AllocationService::new(work.clone(), Arc::new(offerings.clone()), allocation_settings);
         let accounts = AccountService::new(work.clone(), clients.domains.clone());
         let disputes = DisputeService::new(work.clone(), dispute_settings(config));
         let blocks = block_ports(config, clients);
@@ -118,7 +128,8 @@ impl Parts<'_> {
     fn handlers(&self, blocks: &BlockPorts) -> Vec<Arc<dyn JobHandler>> {
         let Self { config, clients, periods, .. } = self;
         let settlement: Arc<dyn FinalSettlement> = Arc::new((*periods).clone());
-        let settings = ProvisioningSettings { grace: config.market.closing_grace.0, ..ProvisioningSettings::default() };
+        let settings =
+            ProvisioningSettings { grace: config.market.closing_grace.0, ..ProvisioningSettings::default() };
         let mut handlers =
             provisioning::handlers(&clients.work, &clients.providers, &clients.vault, &settlement, settings);
         handlers.push(Arc::new(SlaCheck::new((*periods).clone(), clients.providers.clone())));
@@ -178,7 +189,8 @@ fn block_ports(config: &Config, clients: &Clients) -> BlockPorts {
 }
 
 fn sla_settings(config: &Config) -> SlaSettings {
-    let rules = JudgeRules { bucket: config.sla.bucket.0, quorum: config.sla.quorum, ..JudgeRules::default() };
+    let rules =
+        JudgeRules { bucket: config.sla.bucket.0, quorum: config.sla.quorum, ..JudgeRules::default() };
     SlaSettings {
         rules,
         billing_period: config.sla.billing_period.0,

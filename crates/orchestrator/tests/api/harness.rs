@@ -148,7 +148,7 @@ impl Api {
             closing: closing.clone(),
             keys,
             audit: Arc::new(AuditService::new(database.clone())),
-            market: MarketService::new(work.clone(), MarketSettings::default()),
+            market: MarketService::new(work.clone(), vault.clone(), MarketSettings::default()),
             allocations: AllocationService::new(
                 work.clone(),
                 Arc::new(offerings.clone()),

@@ -40,7 +40,7 @@ use orchestrator::{
         },
         job::{Engine, EnginePorts, EngineSettings, Wake, WakingCommitter},
         ledger::{LedgerDraft, Posting},
-        market::{MarketService, MarketSettings, NewConsumer, NewAdapter, NewProvider, NewUnit},
+        market::{MarketService, MarketSettings, NewAdapter, NewConsumer, NewProvider, NewUnit},
         provisioning::{ProvisioningSettings, handlers},
         work::{Call, Work},
     },

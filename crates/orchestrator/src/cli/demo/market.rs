@@ -74,12 +74,18 @@ impl<'a> Market<'a> {
     }
 
     /// Registers two more providers beside the built-in one; all three post collateral.
-    pub async fn gather_providers(&mut self, daemon: &Daemon, others: &[(&'static str, Started)]) -> Result<(), Failure> {
-        let default = daemon.default_market.ok_or_else(|| Failure::Failed("the first market is missing".into()))?;
+    pub async fn gather_providers(
+        &mut self,
+        daemon: &Daemon,
+        others: &[(&'static str, Started)],
+    ) -> Result<(), Failure> {
+        let default =
+            daemon.default_market.ok_or_else(|| Failure::Failed("the first market is missing".into()))?;
         self.units.insert(default.unit.to_string(), "built-in".into());
         self.providers.insert("built-in".into(), default.provider.to_string());
         for (name, (handle, token)) in others {
-            let adapter = json!({ "kind": "embedded", "admin_url": handle.admin_url(), "admin_token": token });
+            let adapter =
+                json!({ "kind": "embedded", "admin_url": handle.admin_url(), "admin_token": token });
             let provider = self.api.post("/providers", json!({ "name": name, "adapter": adapter })).await?;
             let provider = text(&provider, "id");
             let unit = json!({
@@ -95,8 +101,12 @@ impl<'a> Market<'a> {
         }
         for provider in self.providers.values() {
             let account = format!("/accounts/provider:{provider}");
-            self.api.post(&format!("{account}/deposits"), json!({ "amount": COLLATERAL.to_string() })).await?;
-            self.api.post(&format!("{account}/collateral"), json!({ "amount": COLLATERAL.to_string() })).await?;
+            self.api
+                .post(&format!("{account}/deposits"), json!({ "amount": COLLATERAL.to_string() }))
+                .await?;
+            self.api
+                .post(&format!("{account}/collateral"), json!({ "amount": COLLATERAL.to_string() }))
+                .await?;
         }
         self.progress.say("three providers offer a unit each and stand in with collateral");
         Ok(())
@@ -112,7 +122,14 @@ impl<'a> Market<'a> {
             let deposit = json!({ "amount": DEPOSIT.to_string() });
             self.api.post(&format!("/accounts/consumer:{id}/deposits"), deposit).await?;
             let api = self.api.with_key(&key);
-            self.buyers.push(Buyer { name, id, api, allocation: String::new(), unit: String::new(), store: None });
+            self.buyers.push(Buyer {
+                name,
+                id,
+                api,
+                allocation: String::new(),
+                unit: String::new(),
+                store: None,
+            });
         }
         self.progress.say("three consumers have paid in");
         for account in self.accounts() {
@@ -144,11 +161,13 @@ impl<'a> Market<'a> {
             buyer.unit = unit;
             buyer.api.post(&format!("/allocations/{}/fund", buyer.allocation), json!({})).await?;
             let active = buyer.until_state("active").await?;
-            let issued = buyer.api.post(&format!("/allocations/{}/credentials", buyer.allocation), json!({})).await?;
+            let issued =
+                buyer.api.post(&format!("/allocations/{}/credentials", buyer.allocation), json!({})).await?;
             let mut keys = issued["credential"].clone();
             keys["secret_access_key"] = issued["secret_access_key"].clone();
             buyer.store = Some(Store::new(&active["routing"], &keys)?);
-            self.progress.say(&format!("{} reserved 1 GiB at {provider}, funded it, and has S3 keys", buyer.name));
+            self.progress
+                .say(&format!("{} reserved 1 GiB at {provider}, funded it, and has S3 keys", buyer.name));
         }
         Ok(())
     }
@@ -170,7 +189,10 @@ impl<'a> Market<'a> {
                 self.bytes_verified += length as u64;
             }
         }
-        self.progress.say(&format!("stored {} MB and read them back with equal hashes", self.bytes_stored / 1_000_000));
+        self.progress.say(&format!(
+            "stored {} MB and read them back with equal hashes",
+            self.bytes_stored / 1_000_000
+        ));
         Ok(())
     }
 
@@ -178,9 +200,17 @@ impl<'a> Market<'a> {
     pub async fn break_providers(&self, others: &[(&'static str, Started)]) -> Result<(), Failure> {
         let client = reqwest::Client::new();
         for (name, (handle, token)) in others {
-            let faults = if *name == "flaky" { json!({ "error_ppm": 600_000 }) } else { json!({ "latency_ms": 250 }) };
-            let answer = client.put(format!("{}/faults", handle.admin_url())).bearer_auth(token).json(&faults).send().await;
-            answer.and_then(reqwest::Response::error_for_status).map_err(|error| Failure::Failed(error.to_string()))?;
+            let faults =
+                if *name == "flaky" { json!({ "error_ppm": 600_000 }) } else { json!({ "latency_ms": 250 }) };
+            let answer = client
+                .put(format!("{}/faults", handle.admin_url()))
+                .bearer_auth(token)
+                .json(&faults)
+                .send()
+                .await;
+            answer
+                .and_then(reqwest::Response::error_for_status)
+                .map_err(|error| Failure::Failed(error.to_string()))?;
         }
         self.progress.say("slowpoke now takes 250 ms longer, flaky answers 503 to most requests; the prober goes on measuring");
         Ok(())
@@ -194,7 +224,8 @@ impl<'a> Market<'a> {
             let verdict = wait_for("a verdict", || async {
                 let page = buyer.api.get(&path).await?;
                 let verdicts = page["items"].as_array().cloned().unwrap_or_default();
-                let wanted = |v: &&Value| if broken { v["status"] == "breached" } else { v["status"] != "unknown" };
+                let wanted =
+                    |v: &&Value| if broken { v["status"] == "breached" } else { v["status"] != "unknown" };
                 Ok(verdicts.iter().find(wanted).cloned())
             })
             .await?;
@@ -223,7 +254,8 @@ impl<'a> Market<'a> {
             let pending = audit["unsealed"].as_u64().unwrap_or(u64::MAX);
             let blocks = self.api.get("/blocks?limit=1000").await?;
             let blocks = blocks["items"].as_array().cloned().unwrap_or_default();
-            let done = pending == 0 && !blocks.is_empty() && blocks.iter().all(|block| block["state"] == "final");
+            let done =
+                pending == 0 && !blocks.is_empty() && blocks.iter().all(|block| block["state"] == "final");
             Ok(done.then_some(()))
         })
         .await?;
@@ -238,7 +270,8 @@ impl<'a> Market<'a> {
             let allocation = buyer.api.get(&format!("/allocations/{}", buyer.allocation)).await?;
             let provider = self.units.get(&buyer.unit).cloned().unwrap_or_default();
             report.allocation_list.push(AllocationLine::of(buyer.name, provider, &allocation));
-            let page = buyer.api.get(&format!("/allocations/{}/verdicts?limit=1000", buyer.allocation)).await?;
+            let page =
+                buyer.api.get(&format!("/allocations/{}/verdicts?limit=1000", buyer.allocation)).await?;
             for verdict in page["items"].as_array().into_iter().flatten() {
                 report.verdicts.count(verdict);
             }
@@ -246,20 +279,29 @@ impl<'a> Market<'a> {
         report.allocations = report.allocation_list.len() as u64;
         report.bytes_stored = self.bytes_stored;
         report.bytes_verified = self.bytes_verified;
-        let credits: u128 = report.allocation_list.iter().filter_map(|a| a.credited.parse::<u128>().ok()).sum();
+        let credits: u128 =
+            report.allocation_list.iter().filter_map(|a| a.credited.parse::<u128>().ok()).sum();
         report.credits_total = credits.to_string();
         for account in self.accounts() {
             let after = self.balance(&account).await?;
             let before = self.before.get(&account).copied().unwrap_or_default();
-            report.balances.push(BalanceLine { account: self.name_of(&account), before: before.to_string(), after: after.to_string() });
+            report.balances.push(BalanceLine {
+                account: self.name_of(&account),
+                before: before.to_string(),
+                after: after.to_string(),
+            });
         }
         let audit = self.api.get("/ledger").await?;
         report.ledger_sum = text(&audit, "sum");
         let blocks = self.api.get("/blocks?limit=1000").await?;
         let blocks = blocks["items"].as_array().cloned().unwrap_or_default();
         report.blocks_final = blocks.iter().filter(|block| block["state"] == "final").count() as u64;
-        report.last_block = blocks.into_iter().max_by_key(|block| block["number"].as_u64()).unwrap_or_default();
-        let account = format!("/accounts/consumer:{}/proof", self.buyers.first().map(|b| b.id.as_str()).unwrap_or_default());
+        report.last_block =
+            blocks.into_iter().max_by_key(|block| block["number"].as_u64()).unwrap_or_default();
+        let account = format!(
+            "/accounts/consumer:{}/proof",
+            self.buyers.first().map(|b| b.id.as_str()).unwrap_or_default()
+        );
         let proof = self.api.get(&account).await?;
         report.proof_verified = crate::setup::check_account_proof(&proof)?;
         Ok(report)
@@ -267,7 +309,8 @@ impl<'a> Market<'a> {
 
     fn accounts(&self) -> Vec<String> {
         let consumers = self.buyers.iter().map(|buyer| format!("consumer:{}", buyer.id));
-        let providers = self.providers.values().flat_map(|id| [format!("provider:{id}"), format!("collateral:{id}")]);
+        let providers =
+            self.providers.values().flat_map(|id| [format!("provider:{id}"), format!("collateral:{id}")]);
         consumers.chain(providers).chain(["fees".to_owned()]).collect()
     }
 
@@ -281,7 +324,9 @@ impl<'a> Market<'a> {
 
     async fn balance(&self, account: &str) -> Result<u128, Failure> {
         let view = self.api.get(&format!("/accounts/{account}")).await?;
-        text(&view, "balance").parse().map_err(|_| Failure::Failed(format!("the balance of {account} is no number")))
+        text(&view, "balance")
+            .parse()
+            .map_err(|_| Failure::Failed(format!("the balance of {account} is no number")))
     }
 }
 
@@ -291,7 +336,9 @@ impl Buyer {
             let allocation = self.api.get(&format!("/allocations/{}", self.allocation)).await?;
             match text(&allocation, "state") {
                 found if found == state => Ok(Some(allocation)),
-                found if found == "failed" => Err(Failure::Failed(format!("the allocation failed: {}", text(&allocation, "failure")))),
+                found if found == "failed" => {
+                    Err(Failure::Failed(format!("the allocation failed: {}", text(&allocation, "failure"))))
+                }
                 _ => Ok(None),
             }
         })

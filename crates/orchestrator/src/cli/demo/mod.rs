@@ -51,7 +51,11 @@ pub async fn run(args: &DemoArgs) -> Outcome {
         output::note(&format!("everything is kept in {}", directory.keep().display()));
     }
     let report = outcome?;
-    if args.json { output::json(&report)? } else { report.print()? }
+    if args.json {
+        output::json(&report)?
+    } else {
+        report.print()?
+    }
     report.judge()
 }
 
@@ -79,7 +83,10 @@ impl Progress {
 async fn play(directory: &Path, progress: &Progress) -> Result<Report, Failure> {
     let config = config(directory);
     let daemon = Daemon::start(&config, StartOptions { provider_faults: true }).await?;
-    progress.say(&format!("the daemon listens on http://{} (a bucket is 1 s, a billing period 8 s)", daemon.api_addr));
+    progress.say(&format!(
+        "the daemon listens on http://{} (a bucket is 1 s, a billing period 8 s)",
+        daemon.api_addr
+    ));
     let mut providers = Vec::new();
     for name in OTHERS {
         providers.push((name, start_provider(directory, name).await?));
@@ -103,7 +110,8 @@ async fn play(directory: &Path, progress: &Progress) -> Result<Report, Failure> 
     daemon.stop().await;
     let mut report = outcome?;
     let verified = setup::verify(&config).await?;
-    progress.say(&format!("rebuilt the ledger from {} published blocks: every root is equal", verified.blocks));
+    progress
+        .say(&format!("rebuilt the ledger from {} published blocks: every root is equal", verified.blocks));
     report.blocks_verified = verified.blocks;
     report.seconds = progress.seconds();
     Ok(report)

@@ -116,13 +116,27 @@ impl Report {
     /// When standard output is closed.
     pub fn print(&self) -> Outcome {
         output::line("\nOfferings")?;
-        let rows = self.offerings.iter().map(|o| vec![o.rank.to_string(), o.provider.clone(), o.score_ppm.to_string(), o.reason.clone()]);
+        let rows = self
+            .offerings
+            .iter()
+            .map(|o| vec![o.rank.to_string(), o.provider.clone(), o.score_ppm.to_string(), o.reason.clone()]);
         output::table(&["rank", "provider", "score (ppm)", "why"], rows.collect(), "none")?;
         output::line("\nAllocations")?;
         let rows = self.allocation_list.iter().map(|a| {
-            vec![a.consumer.into(), a.provider.clone(), a.state.clone(), a.periods.to_string(), a.paid.clone(), a.credited.clone()]
+            vec![
+                a.consumer.into(),
+                a.provider.clone(),
+                a.state.clone(),
+                a.periods.to_string(),
+                a.paid.clone(),
+                a.credited.clone(),
+            ]
         });
-        output::table(&["consumer", "provider", "state", "periods", "paid", "credited"], rows.collect(), "none")?;
+        output::table(
+            &["consumer", "provider", "state", "periods", "paid", "credited"],
+            rows.collect(),
+            "none",
+        )?;
         output::line("\nBalances, in base units")?;
         let rows = self.balances.iter().map(|b| vec![b.account.clone(), b.before.clone(), b.after.clone()]);
         output::table(&["account", "before", "after"], rows.collect(), "none")?;

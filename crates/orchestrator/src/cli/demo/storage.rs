@@ -24,7 +24,9 @@ impl Store {
     /// # Errors
     /// When one of them is not what the API promises.
     pub fn new(routing: &Value, credential: &Value) -> Result<Self, Failure> {
-        let endpoint = text(routing, "endpoint").parse().map_err(|error| Failure::Failed(format!("endpoint: {error}")))?;
+        let endpoint = text(routing, "endpoint")
+            .parse()
+            .map_err(|error| Failure::Failed(format!("endpoint: {error}")))?;
         let bucket = Bucket::new(endpoint, UrlStyle::Path, text(routing, "bucket"), text(routing, "region"))
             .map_err(|error| Failure::Failed(format!("bucket: {error}")))?;
         let keys = Credentials::new(text(credential, "access_key_id"), text(credential, "secret_access_key"));
@@ -38,7 +40,13 @@ impl Store {
     /// Any answer but success.
     pub async fn put(&self, key: &str, body: Vec<u8>) -> Result<(), Failure> {
         let url = self.bucket.put_object(Some(&self.keys), key).sign(SIGNED_FOR);
-        self.client.put(url).body(body).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+        self.client
+            .put(url)
+            .body(body)
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(failed)?;
         Ok(())
     }
 
@@ -48,7 +56,13 @@ impl Store {
     /// Any answer but success.
     pub async fn get_hash(&self, key: &str) -> Result<(usize, [u8; 32]), Failure> {
         let url = self.bucket.get_object(Some(&self.keys), key).sign(SIGNED_FOR);
-        let answer = self.client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+        let answer = self
+            .client
+            .get(url)
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(failed)?;
         let body = answer.bytes().await.map_err(failed)?;
         Ok((body.len(), Sha256::digest(&body).into()))
     }

@@ -9,7 +9,8 @@ mod validate;
 
 pub use bootstrap::{DefaultMarket, ensure_default_market};
 pub use input::{
-    Listing, MaintenanceRequest, NewAdapter, NewConsumer, NewProvider, NewUnit, PageRequest, TermsUpdate, UnitQuery,
+    Listing, MaintenanceRequest, NewAdapter, NewConsumer, NewProvider, NewUnit, PageRequest, TermsUpdate,
+    UnitQuery,
 };
 pub use maintenance::{UnitDue, UnitMaintenance};
 pub(in crate::service) use party::list;

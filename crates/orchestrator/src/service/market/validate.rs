@@ -234,7 +234,10 @@ mod tests {
 /// How a provider's units are reached: an address and a token that an HTTP client can use.
 pub(super) fn adapter(adapter: &NewAdapter) -> Result<()> {
     let NewAdapter::Embedded { admin_url, admin_token } = adapter else { return Ok(()) };
-    let url = admin_url.parse::<url::Url>().ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let url = admin_url
+        .parse::<url::Url>()
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if url.is_none() {
         return Err(Error::field("adapter.admin_url", "must be an address such as `http://127.0.0.1:7702`"));
     }

@@ -83,7 +83,9 @@ impl From<RegisterProvider> for NewProvider {
     fn from(view: RegisterProvider) -> Self {
         let adapter = match view.adapter {
             RegisterAdapter::CoHosted => NewAdapter::CoHosted,
-            RegisterAdapter::Embedded { admin_url, admin_token } => NewAdapter::Embedded { admin_url, admin_token },
+            RegisterAdapter::Embedded { admin_url, admin_token } => {
+                NewAdapter::Embedded { admin_url, admin_token }
+            }
         };
         Self { name: view.name, domain: view.domain.map(DomainId), adapter }
     }

@@ -41,7 +41,7 @@ use crate::{
         },
         job::{JobContext, JobError, JobHandler, Processed, Verified},
         ledger::{LedgerDraft, Posting},
-        market::{MarketService, MarketSettings, NewConsumer, NewAdapter, NewProvider, NewUnit},
+        market::{MarketService, MarketSettings, NewAdapter, NewConsumer, NewProvider, NewUnit},
         provisioning::{ProvisioningSettings, handlers},
         work::{Call, RequestKey, Work},
     },
