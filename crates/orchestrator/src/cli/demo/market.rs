@@ -104,9 +104,10 @@ impl<'a> Market<'a> {
             self.api
                 .post(&format!("{account}/deposits"), json!({ "amount": COLLATERAL.to_string() }))
                 .await?;
-            self.api
-                .post(&format!("{account}/collateral"), json!({ "amount": COLLATERAL.to_string() }))
-                .await?;
+            // Deposits come from the chain, which the operator stands in for here; the rest only the owner may do.
+            let key = json!({ "role": "provider", "tenant": provider, "label": "demo" });
+            let own = self.api.with_key(&text(&self.api.post("/keys", key).await?, "text"));
+            own.post(&format!("{account}/collateral"), json!({ "amount": COLLATERAL.to_string() })).await?;
         }
         self.progress.say("three providers offer a unit each and stand in with collateral");
         Ok(())

@@ -234,7 +234,7 @@ impl Engine {
         }
         let mut lanes: BTreeSet<Lane> =
             inner.hot.lock().iter().copied().filter(|lane| free.contains(&lane.kind)).collect();
-        let turn = inner.ticks.fetch_add(1, Ordering::Relaxed) % LOOK_EVERY == 0;
+        let turn = inner.ticks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY);
         if !turn {
             tick.claimed = self.claim_all(std::mem::take(&mut lanes)).await?;
         }

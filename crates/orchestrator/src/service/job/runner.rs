@@ -97,10 +97,12 @@ pub(super) async fn run(inner: &Arc<Inner>, kind: &Kind, job: Job, phase: Phase,
 impl Attempt<'_> {
     async fn run(&self, mut job: Job) -> error::Result<&'static str> {
         let (begun, most) = outcome::budget(&job, self.phase, &self.kind.policy);
-        if self.phase == Phase::Process && begun <= most && !job.depends_on.is_empty() {
-            if let Some(delay) = dependency::wait(self.inner, &job).await? {
-                return self.give_back(job, delay, "blocked").await;
-            }
+        if self.phase == Phase::Process
+            && begun <= most
+            && !job.depends_on.is_empty()
+            && let Some(delay) = dependency::wait(self.inner, &job).await?
+        {
+            return self.give_back(job, delay, "blocked").await;
         }
         if self.kind.policy.mutates_subject {
             match self.hold_subject(&mut job).await? {

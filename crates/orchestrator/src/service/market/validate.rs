@@ -165,6 +165,23 @@ fn word(text: &str, longest: usize, also: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || also.contains(c))
 }
 
+/// How a provider's units are reached: an address and a token that an HTTP client can use.
+pub(super) fn adapter(adapter: &NewAdapter) -> Result<()> {
+    let NewAdapter::Embedded { admin_url, admin_token } = adapter else { return Ok(()) };
+    let url = admin_url
+        .parse::<url::Url>()
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if url.is_none() {
+        return Err(Error::field("adapter.admin_url", "must be an address such as `http://127.0.0.1:7702`"));
+    }
+    if admin_token.len() < 16 || !admin_token.bytes().all(|b| b.is_ascii_graphic()) {
+        let detail = "must be the provider's admin token: at least 16 visible ASCII characters";
+        return Err(Error::field("adapter.admin_token", detail));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,21 +246,4 @@ mod tests {
             assert_eq!(unit(&bad).unwrap_err().field.as_deref(), Some(field));
         }
     }
-}
-
-/// How a provider's units are reached: an address and a token that an HTTP client can use.
-pub(super) fn adapter(adapter: &NewAdapter) -> Result<()> {
-    let NewAdapter::Embedded { admin_url, admin_token } = adapter else { return Ok(()) };
-    let url = admin_url
-        .parse::<url::Url>()
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    if url.is_none() {
-        return Err(Error::field("adapter.admin_url", "must be an address such as `http://127.0.0.1:7702`"));
-    }
-    if admin_token.len() < 16 || !admin_token.bytes().all(|b| b.is_ascii_graphic()) {
-        let detail = "must be the provider's admin token: at least 16 visible ASCII characters";
-        return Err(Error::field("adapter.admin_token", detail));
-    }
-    Ok(())
 }

@@ -228,7 +228,7 @@ impl Snapshot {
             let next = after.last().map(|last| and(last, mask)).unwrap_or_default();
             after.push(next);
         }
-        let matching = after.last().map_or(0, |all| popcount(all));
+        let matching = after.last().map_or(0, popcount);
         let mut before = full(self.rows.len());
         let mut removed = Vec::with_capacity(masks.len());
         for (i, (name, mask)) in masks.iter().enumerate() {
@@ -309,10 +309,9 @@ impl Snapshot {
         let names = ["versioning", "encryption_at_rest", "object_lock"];
         let wanted = [filter.versioning, filter.encryption_at_rest, filter.object_lock];
         for ((name, has), wanted) in names.into_iter().zip(&self.flags).zip(wanted) {
-            match wanted {
-                Some(true) => masks.push((name, has.clone())),
-                // "Must not have" is no wish that anybody has; `false` asks for nothing.
-                Some(false) | None => {}
+            // "Must not have" is no wish that anybody has; `false` asks for nothing.
+            if wanted == Some(true) {
+                masks.push((name, has.clone()));
             }
         }
         masks
