@@ -70,7 +70,11 @@ impl Services {
             clients.database.clone(),
             work.ids.clone(),
             clients.changes.clone(),
-            OfferingSettings::default(),
+            // Evidence changes what offerings are worth once a bucket.
+            OfferingSettings {
+                full_refresh: config.sla.bucket.0.max(Micros::from_secs(1)),
+                ..OfferingSettings::default()
+            },
         );
         let market = MarketService::new(work.clone(), clients.vault.clone(), MarketSettings::default());
         let allocation_settings = AllocationSettings {
