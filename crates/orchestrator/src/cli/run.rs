@@ -39,15 +39,12 @@ fn greet(args: &ConfigArgs, config: &Config, daemon: &Daemon) -> Outcome {
     output::line(&format!("operator key   {}", config.data.dir.join(OPERATOR_KEY_FILE).display()))?;
     if let (true, Some(market)) = (daemon.first_start, &daemon.default_market) {
         output::line(&format!("first start    registered {} with {}", market.provider, market.unit))?;
-    }
-    if let Some(market) = &daemon.default_market {
         let key_file = config.data.dir.join(OPERATOR_KEY_FILE);
-        let region = &config.provider.region;
         output::line(&walkthrough(
             &daemon.api_addr.to_string(),
             &key_file.display().to_string(),
             &market.unit.to_string(),
-            region,
+            &config.provider.region,
         ))?;
     }
     output::line("ready; Ctrl-C drains and stops")
