@@ -41,7 +41,10 @@ async fn keys_and_jobs_through_the_daemon() {
     place.cli(&["keys", "list"]).await.ends(0, &["ROLE", &key, "first operator"]);
     let listed = place.cli(&["keys", "list", "--json"]).await;
     assert!(!listed.out.contains(&text), "a list shows a secret");
-    place.cli(&["keys", "list", "--key", &text]).await.ends(1, &["forbidden"]);
+    // A consumer sees its own keys, and nothing that is the operator's.
+    let own_keys = place.cli(&["keys", "list", "--key", &text]).await;
+    assert!(own_keys.out.contains(&key) && !own_keys.out.contains("operator"), "{}", own_keys.out);
+    place.cli(&["jobs", "list", "--key", &text]).await.ends(1, &["forbidden"]);
     place.cli(&["keys", "revoke", &key]).await.ends(0, &[&key, "works no more"]);
     place.cli(&["keys", "list", "--key", &text]).await.ends(1, &["unauthenticated"]);
     let table = place.cli(&["keys", "create", "--role", "operator", "--label", "laptop"]).await;
