@@ -1,0 +1,4 @@
+//! The real binary, as a process.
+
+mod cli;
+mod directory;
