@@ -29,11 +29,11 @@ fn arguments(directory: &Path) -> Vec<String> {
 }
 
 /// A daemon that is ended with the test.
-struct Running(Child, Vec<String>);
+pub struct Running(Child, Vec<String>);
 
 impl Running {
     /// Starts it, waits until it is ready, and keeps what it printed until then.
-    fn start(directory: &Path) -> Self {
+    pub fn start(directory: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
             .args(arguments(directory))
             .stdout(Stdio::piped())
@@ -50,7 +50,14 @@ impl Running {
         panic!("it never became ready: {printed:?}")
     }
 
-    fn interrupt(mut self) -> Option<i32> {
+    /// The address that it printed for `what`.
+    pub fn address(&self, what: &str) -> String {
+        let line = self.1.iter().find(|line| line.starts_with(what)).unwrap();
+        line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned()
+    }
+
+    /// Ctrl-C; returns the exit code.
+    pub fn interrupt(mut self) -> Option<i32> {
         let pid = self.0.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         self.0.wait().unwrap().code()

@@ -2,3 +2,4 @@
 
 mod cli;
 mod directory;
+mod full_disk;
