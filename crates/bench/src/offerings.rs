@@ -1,7 +1,7 @@
 //! `GET /market/offerings` over 100,000 units, through the daemon's router with its authentication, on a runtime of one
 //! thread. No two requests ask the same, and units change all the while. Beside it, on a runtime of the same kind, a bare
-//! axum route that answers a constant of the same size. The server's thread is measured apart from its neighbours by the
-//! processor time that the kernel books on it.
+//! axum route that answers a constant of the same size. What the server takes is the processor time that the kernel books on
+//! this process without the client's thread: refreshes of the projection count, neighbours on the machine do not.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +33,7 @@ use crate::{
     BenchResult,
     client::{Load, drive},
     market::Market,
-    process::Thread,
+    process::{self, Thread},
     row::Row,
 };
 
@@ -51,19 +51,18 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 /// A server on a thread of its own.
 struct Server {
     address: SocketAddr,
-    thread: Option<Thread>,
     _stop: oneshot::Sender<()>,
 }
 
 /// What is known of a run.
 struct Run {
     load: Load,
-    /// Processor seconds of the server's thread.
+    /// Processor seconds of all threads but the client's.
     cpu: Option<f64>,
 }
 
 impl Run {
-    /// Requests for each second of processor time of the server's thread.
+    /// Requests for each second of processor time that the server took.
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     fn per_core(&self) -> f64 {
         self.cpu.map_or_else(|| self.load.rate(), |cpu| self.load.times.len() as f64 / cpu)
@@ -134,7 +133,8 @@ async fn measure() -> Result<Vec<Row>, Fault> {
 async fn take(server: &Server, key: &str, path: impl Fn(usize) -> String) -> Result<Run, Fault> {
     // Warm up: connections, caches, the key.
     drive(server.address, key, CONNECTIONS, Duration::from_millis(300), |n| path(n + (1 << 30))).await?;
-    let cpu = || server.thread.as_ref().and_then(Thread::cpu);
+    let client = Thread::current();
+    let cpu = || Some(process::cpu(std::process::id())? - client.as_ref()?.cpu()?);
     let before = cpu();
     let load = drive(server.address, key, CONNECTIONS, TIME, path).await?;
     let cpu = before.zip(cpu()).map(|(before, after)| after - before);
@@ -149,7 +149,7 @@ async fn serve(router: Router) -> Result<Server, Fault> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-            let _ = started.send((listener.local_addr()?, Thread::current()));
+            let _ = started.send(listener.local_addr()?);
             tokio::select! {
                 served = axum::serve(listener, router) => served?,
                 _ = stopped => {}
@@ -157,8 +157,7 @@ async fn serve(router: Router) -> Result<Server, Fault> {
             Ok(())
         })
     });
-    let (address, thread) = address.await?;
-    Ok(Server { address, thread, _stop: stop })
+    Ok(Server { address: address.await?, _stop: stop })
 }
 
 /// The nth question: no two are alike.
