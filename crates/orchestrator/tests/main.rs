@@ -11,6 +11,8 @@ mod api;
 mod architecture;
 mod clients;
 mod contract;
+mod golden;
 mod jobs;
 mod market;
+mod promises;
 mod sla;
