@@ -26,7 +26,7 @@ const TRIES: usize = 16;
 
 /// A stored schedule.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// When it fires next, in microseconds; `None` while it is disabled.
     pub(super) next_at: Option<i64>,
     pub(super) schedule: Schedule,
@@ -40,6 +40,7 @@ pub(super) enum Schedule {
 }
 
 impl Entity for Row {
+    const NAME: &'static str = "schedule";
     const COLLECTION: Collection = schema::SCHEDULES;
     fn document_id(&self) -> String {
         match &self.schedule {

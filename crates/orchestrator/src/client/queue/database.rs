@@ -61,7 +61,7 @@ pub struct DatabaseQueue {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Row {
+pub(crate) struct Row {
     id: String,
     queue: String,
     body: String,
@@ -70,6 +70,7 @@ struct Row {
 }
 
 impl Entity for Row {
+    const NAME: &'static str = "queue_message";
     const COLLECTION: Collection = schema::QUEUE_MESSAGES;
     fn document_id(&self) -> String {
         self.id.clone()

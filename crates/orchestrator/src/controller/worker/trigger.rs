@@ -76,6 +76,7 @@ pub struct TriggerStatus {
 }
 
 impl Entity for TriggerStatus {
+    const NAME: &'static str = "trigger_status";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         format!("trigger-{}", self.name)

@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod clock;
 pub mod database;
+pub mod entity;
 pub mod event_bus;
 pub mod notification;
 pub mod probe;

@@ -28,11 +28,12 @@ const BATCH: usize = 500;
 
 /// Counts the starts of a single-process daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct BootEpoch {
+pub(crate) struct BootEpoch {
     epoch: u64,
 }
 
 impl Entity for BootEpoch {
+    const NAME: &'static str = "boot_epoch";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         "boot-epoch".into()

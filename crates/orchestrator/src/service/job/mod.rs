@@ -13,11 +13,11 @@ mod context;
 mod dependency;
 pub mod engine;
 pub mod handler;
-mod lease;
+pub(crate) mod lease;
 mod outcome;
 pub mod purge;
 mod runner;
-mod subject;
+pub(crate) mod subject;
 pub mod trigger;
 pub mod wake;
 

@@ -29,6 +29,7 @@ pub struct Subject {
 }
 
 impl Entity for Subject {
+    const NAME: &'static str = "job_subject";
     const COLLECTION: Collection = schema::SUBJECTS;
     fn document_id(&self) -> String {
         self.id.clone()
