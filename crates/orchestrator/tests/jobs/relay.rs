@@ -211,6 +211,7 @@ fn relay(world: &World, outside: &Arc<Outside>) -> Relay {
     let ports = RelayPorts {
         reader: world.db.clone(),
         committer: world.db.clone(),
+        ids: world.ids.clone(),
         clock: Arc::new(world.clock.clone()),
         events: outside.clone(),
         queue: outside.clone(),

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::core::{
     client::{
         clock::{Clock, Entropy},
+        damaged::Damaged,
         database::{
             Changeset, Claim, DatabaseClient, DatabaseError, Document, Entity, Expect, Filter, Query, Scalar,
             Sort, Stored,
@@ -151,8 +152,54 @@ impl DatabaseQueue {
             set: vec![("visible_at".to_owned(), Scalar::Int(now.plus(visibility).as_micros()))],
             increment: vec![("deliveries".to_owned(), 1)],
         };
-        let rows = self.database.claim(claim).await.map_err(unavailable)?;
-        rows.iter().map(message).collect()
+        let rows = match self.database.claim(claim.clone()).await {
+            // A row whose deliveries can't be counted refuses the whole claim.
+            Err(DatabaseError::Invalid(_)) => {
+                self.clear(&claim, now).await?;
+                self.database.claim(claim).await
+            }
+            answer => answer,
+        };
+        let rows = rows.map_err(unavailable)?;
+        let mut messages = Vec::with_capacity(rows.len());
+        for row in rows {
+            match message(&row) {
+                Ok(message) => messages.push(message),
+                Err(error) => self.set_aside(&row, &error, now).await?,
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Sets aside what a claim would meet and can't read.
+    async fn clear(&self, claim: &Claim, now: Timestamp) -> Result<(), QueueError> {
+        let Claim { collection, filter, sort, limit, .. } = claim.clone();
+        let query = Query { collection, filter, sort, limit, after: None };
+        for row in self.database.find(query).await.map_err(unavailable)?.documents {
+            if let Err(error) = message(&row) {
+                self.set_aside(&row, &error, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a row that can't be read out of the way, with its bytes: those behind it are delivered.
+    async fn set_aside(
+        &self,
+        row: &Document,
+        error: &DatabaseError,
+        now: Timestamp,
+    ) -> Result<(), QueueError> {
+        let reason = crate::error::chain(error);
+        let changes = Damaged::set_aside(schema::QUEUE_MESSAGES, row, &reason, now);
+        match self.database.commit(changes).await {
+            Ok(()) => {
+                tracing::error!(alert = true, id = row.id, error = reason, "a damaged message was set aside");
+                Ok(())
+            }
+            Err(DatabaseError::Conflict { .. } | DatabaseError::Missing { .. }) => Ok(()),
+            Err(error) => Err(unavailable(error)),
+        }
     }
 
     /// When the first hidden message of the queue becomes visible.
@@ -163,17 +210,15 @@ impl DatabaseQueue {
             .limit(1);
         let page = self.database.find(query).await.map_err(unavailable)?;
         match page.documents.first() {
-            Some(document) => {
-                let row: Stored<Row> = document.decode().map_err(unavailable)?;
-                Ok(Some(Timestamp(row.value.visible_at)))
-            }
+            // One that can't be read is set aside once it is claimed; until then the poll will do.
+            Some(document) => Ok(document.decode::<Row>().ok().map(|row| Timestamp(row.value.visible_at))),
             None => Ok(None),
         }
     }
 }
 
-fn message(document: &Document) -> Result<Message, QueueError> {
-    let row = document.decode::<Row>().map_err(unavailable)?.value;
+fn message(document: &Document) -> Result<Message, DatabaseError> {
+    let row = document.decode::<Row>()?.value;
     Ok(Message { receipt: receipt(&row), id: row.id, body: row.body, deliveries: row.deliveries })
 }
 

@@ -5,7 +5,9 @@ pub mod driver;
 pub mod prober;
 pub mod relay;
 pub mod trigger;
+pub mod trigger_consumer;
 
 pub use driver::{Driver, DriverSettings};
 pub use relay::{Relay, RelayPorts, RelayReport, RelaySettings};
-pub use trigger::{ScheduledTrigger, TriggerConsumer, TriggerRegistry, TriggerStatus};
+pub use trigger::{ScheduledTrigger, TriggerRegistry, TriggerStatus};
+pub use trigger_consumer::{TriggerConsumer, TriggerSettings};

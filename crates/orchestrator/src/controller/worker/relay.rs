@@ -21,12 +21,13 @@ use crate::{
         madara::job_queue::JobQueueClient,
         market::{
             event::DomainEvent,
-            ids::EventId,
+            ids::{EventId, IdGenerator},
             quantity::{Micros, Timestamp},
         },
     },
     error::{self, Result, Source},
     service::{
+        damage,
         job::Wake,
         outbox::{OutboxRow, Outgoing, QUARANTINED, WAITING},
     },
@@ -39,6 +40,8 @@ pub struct RelayPorts {
     pub reader: Arc<dyn Reader>,
     /// Marks rows; the plain committer, so that marking rings no bell.
     pub committer: Arc<dyn Committer>,
+    /// Ids of what is written.
+    pub ids: IdGenerator,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Domain events.
@@ -153,11 +156,8 @@ impl Relay {
                 match document.decode() {
                     Ok(row) => rows.push(row),
                     Err(error) => {
-                        tracing::error!(
-                            row = document.id,
-                            error = error::chain(&error),
-                            "an outbox row can't be read"
-                        );
+                        let (committer, ids) = (self.ports.committer.as_ref(), &self.ports.ids);
+                        damage::set_aside(committer, ids, schema::OUTBOX, &document, &error).await?;
                     }
                 }
             }
