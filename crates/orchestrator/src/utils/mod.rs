@@ -1,5 +1,6 @@
 //! Small helpers that know nothing of the domain.
 
+pub mod idle;
 pub mod logging;
 pub mod random;
 pub mod signal;

@@ -46,7 +46,7 @@ pub struct DatabaseQueueSettings {
 
 impl Default for DatabaseQueueSettings {
     fn default() -> Self {
-        Self { poll: Micros::from_secs(1) }
+        Self { poll: Micros::from_secs(5) }
     }
 }
 
@@ -210,8 +210,11 @@ impl DatabaseQueue {
             .limit(1);
         let page = self.database.find(query).await.map_err(unavailable)?;
         match page.documents.first() {
-            // One that can't be read is set aside once it is claimed; until then the poll will do.
-            Some(document) => Ok(document.decode::<Row>().ok().map(|row| Timestamp(row.value.visible_at))),
+            // One that can't be read is worth a claim, which sets it aside.
+            Some(document) => {
+                let row = document.decode::<Row>();
+                Ok(Some(row.map_or(Timestamp(i64::MIN), |row| Timestamp(row.value.visible_at))))
+            }
             None => Ok(None),
         }
     }
@@ -291,12 +294,20 @@ impl QueueClient for DatabaseQueue {
             let mut sent = std::pin::pin!(waiters.notified());
             sent.as_mut().enable();
             let now = self.clock.now();
-            let messages = self.claim(queue, max, now, visibility).await?;
-            if !messages.is_empty() || now >= deadline {
-                return Ok(messages);
-            }
             let poll = now.plus(self.settings.poll).min(deadline);
-            let until = self.next_visible(queue).await?.map_or(poll, |visible| visible.min(poll));
+            // A look is cheaper than a claim: an idle queue costs no write.
+            let mut next = self.next_visible(queue).await?;
+            if next.is_some_and(|visible| visible <= now) {
+                let messages = self.claim(queue, max, now, visibility).await?;
+                if !messages.is_empty() {
+                    return Ok(messages);
+                }
+                next = self.next_visible(queue).await?.filter(|visible| *visible > now);
+            }
+            if now >= deadline {
+                return Ok(Vec::new());
+            }
+            let until = next.map_or(poll, |visible| visible.min(poll));
             tokio::select! {
                 () = sent => {}
                 () = self.clock.sleep_until(until) => {}

@@ -84,7 +84,7 @@ impl Default for EngineSettings {
         Self {
             node: "local".into(),
             lease: Micros::from_secs(30),
-            look_ahead: Micros::from_secs(1),
+            look_ahead: Micros::from_secs(5),
             subject_delay: Micros::from_millis(50),
             dependency_delay: Micros::from_secs(1),
             blocked_delay: Micros::from_secs(30),
