@@ -1,6 +1,5 @@
 //! Small helpers that know nothing of the domain.
 
-pub mod idle;
 pub mod logging;
 pub mod random;
 pub mod signal;

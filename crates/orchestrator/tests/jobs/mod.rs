@@ -11,4 +11,5 @@ mod lifecycle;
 mod loops;
 mod redrive;
 mod relay;
+mod threads;
 mod triggers;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::idle::IdlePause;
 use crate::{
     core::{client::clock::Clock, market::quantity::Micros},
     error,
     service::job::Engine,
-    utils::idle::IdlePause,
 };
 
 /// How the driver behaves.

@@ -2,6 +2,7 @@
 //! ends when its shutdown token is cancelled; each can be stepped by a test.
 
 pub mod driver;
+mod idle;
 pub mod prober;
 pub mod relay;
 pub mod trigger;

@@ -11,6 +11,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::idle::IdlePause;
 use crate::{
     core::{
         client::{
@@ -37,7 +38,6 @@ use crate::{
         job::Wake,
         outbox::{OutboxRow, Outgoing, QUARANTINED, WAITING},
     },
-    utils::idle::IdlePause,
 };
 
 /// What the relay reads from, and sends to.
