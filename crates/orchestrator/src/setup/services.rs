@@ -104,7 +104,7 @@ impl Services {
             sla: SlaService::new(work.clone(), clients.storage.clone(), sla_settings.clone()),
             reputations: ReputationService::new(work.clone()),
             pricing: PricingService::new(work.clone()),
-            jobs: JobService::new(work.clone()),
+            jobs: JobService::new(work.clone()).with_dead_letters(clients.job_queue.clone()),
             proofs: ProofService::new(accounts.clone(), blocks.store.clone(), clients.domains.clone()),
             blocks: BlockService::new(work.clone(), blocks.store),
             market,
