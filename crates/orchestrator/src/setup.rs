@@ -154,8 +154,7 @@ impl Daemon {
         let database: Arc<dyn DatabaseClient> = clients.database.clone();
         let intake = {
             let (router, stop) = (route::router(state), stop_intake.clone());
-            let settings =
-                ServeSettings { drain: config.jobs.drain.0.to_std(), ..ServeSettings::default() };
+            let settings = ServeSettings { drain: config.jobs.drain.0.to_std(), ..ServeSettings::default() };
             tokio::spawn(async move {
                 if let Err(error) = route::serve(listener, router, stop, settings).await {
                     tracing::error!(%error, "the API stopped");

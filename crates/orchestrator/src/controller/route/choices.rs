@@ -40,16 +40,7 @@ fn roles() -> Vec<Value> {
 
 fn block_states() -> Vec<Value> {
     use BlockState as B;
-    words(&[
-        B::Open,
-        B::Sealed,
-        B::Proven,
-        B::Published,
-        B::Registered,
-        B::Settled,
-        B::Final,
-        B::Rejected,
-    ])
+    words(&[B::Open, B::Sealed, B::Proven, B::Published, B::Registered, B::Settled, B::Final, B::Rejected])
 }
 
 fn transfer_kinds() -> Vec<Value> {

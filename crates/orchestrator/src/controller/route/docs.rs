@@ -48,9 +48,7 @@ pub(super) fn frame() -> OpenApi {
 
 /// The described addresses whose GET has no parameters in the query.
 pub(super) fn paths_without_query(api: &OpenApi) -> BTreeSet<String> {
-    let takes_one = |parameter: &RefOr<Parameter>| {
-        matches!(parameter, RefOr::T(parameter) if matches!(parameter.parameter_in, ParameterIn::Query))
-    };
+    let takes_one = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(parameter) if matches!(parameter.parameter_in, ParameterIn::Query));
     let without = api.paths.paths.iter().filter(|(_, item)| {
         let parameters = item.get.as_ref().and_then(|get| get.parameters.as_ref());
         item.get.is_some() && !parameters.is_some_and(|all| all.iter().any(takes_one))

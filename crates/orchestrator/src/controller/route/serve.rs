@@ -38,11 +38,7 @@ pub struct ServeSettings {
 
 impl Default for ServeSettings {
     fn default() -> Self {
-        Self {
-            drain: Duration::from_secs(10),
-            header_timeout: Duration::from_secs(30),
-            connections: 2_048,
-        }
+        Self { drain: Duration::from_secs(10), header_timeout: Duration::from_secs(30), connections: 2_048 }
     }
 }
 
