@@ -165,7 +165,7 @@ impl Api {
             evidence: EvidenceService::new(work.clone(), SlaSettings::default()),
             sla: SlaService::new(work.clone(), Arc::new(EmptyStorage), SlaSettings::default()),
             proofs: ProofService::new(accounts.clone(), store.clone(), domains),
-            blocks: BlockService::new(store),
+            blocks: BlockService::new(work.clone(), store),
             accounts,
             disputes: DisputeService::new(work.clone(), DisputeSettings::default()),
             offerings,
