@@ -1,227 +1,177 @@
-//! Every command as people and as programs use it, with the exit codes that tell how it ended.
+//! The commands as an operator types them: output, exit codes, and the usual mistakes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::harness::{Place, id};
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn setup_plans_makes_and_finds_again() {
-    let place = Place::new();
-    let plan = place.cli(&["setup", "--plan", "--json"]).await.json();
-    assert!(plan["steps"].as_array().unwrap().iter().all(|step| step["action"] == "create"), "{plan}");
-    assert!(!place.data().exists());
-    place.cli(&["setup", "--plan"]).await.ends(0, &["will be made", "data/storage"]);
-    assert_eq!(place.cli(&["setup", "--json"]).await.json(), plan);
-    let again = place.cli(&["setup", "--json"]).await.json();
-    assert!(again["steps"].as_array().unwrap().iter().all(|step| step["action"] == "exists"), "{again}");
-    place.cli(&["setup"]).await.ends(0, &["is there", "everything is ready"]);
-    // No daemon yet: the first key can be made, but everything else needs one.
-    let made = place.cli(&["keys", "create", "--role", "operator", "--json"]).await.json();
-    let key = made["text"].as_str().unwrap();
-    place.cli(&["keys", "list", "--key", key]).await.ends(3, &["is it running?"]);
-    place.cli(&["jobs", "list"]).await.ends(2, &["no API key", "--key"]);
-    let running = place.start().await;
-    let seen = place.cli(&["keys", "list", "--json", "--key", key]).await.json();
-    assert!(seen["items"].as_array().unwrap().iter().any(|one| one["id"] == made["id"]), "{seen}");
-    running.stop_well().await;
+/// The binary with these arguments, in an environment without configuration.
+pub fn orchestrator(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ORCHESTRATOR_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).output().unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_and_jobs_through_the_daemon() {
-    let place = Place::hurried();
-    let running = place.start().await;
-    let (consumer, own) = running.api.consumer("cli").await;
-    let create = ["keys", "create", "--role", "consumer", "--tenant", &consumer, "--json"];
-    let made = place.cli(&create).await.json();
-    let (key, text) = (id(&made), made["text"].as_str().unwrap().to_owned());
-    assert_eq!(made["tenant"], json!(consumer));
-    own.with_key(&text).get("/allocations").await;
-    place.cli(&["keys", "list"]).await.ends(0, &["ROLE", &key, "first operator"]);
-    let listed = place.cli(&["keys", "list", "--json"]).await;
-    assert!(!listed.out.contains(&text), "a list shows a secret");
-    // A consumer sees its own keys, and nothing that is the operator's.
-    let own_keys = place.cli(&["keys", "list", "--key", &text]).await;
-    assert!(own_keys.out.contains(&key) && !own_keys.out.contains("operator"), "{}", own_keys.out);
-    place.cli(&["jobs", "list", "--key", &text]).await.ends(1, &["forbidden"]);
-    place.cli(&["keys", "revoke", &key]).await.ends(0, &[&key, "works no more"]);
-    place.cli(&["keys", "list", "--key", &text]).await.ends(1, &["unauthenticated"]);
-    let table = place.cli(&["keys", "create", "--role", "operator", "--label", "laptop"]).await;
-    table.ends(0, &["shown only this once"]);
-    assert!(table.out.starts_with("ork_") && !table.err.contains("ork_") && !table.err.contains("key key_"));
-    place.cli(&["keys", "create", "--role", "consumer"]).await.ends(2, &["--tenant is missing"]);
-    place.cli(&["keys", "create", "--role", "king"]).await.ends(2, &["king", "operator"]);
-    place.cli(&["keys", "revoke", "nonsense"]).await.ends(1, &["not_found"]);
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
 
-    let allocation = own.buy().await;
-    own.until(&allocation, "active").await;
-    let jobs = place.cli(&["jobs", "list", "--kind", "provision", "--json"]).await.json();
-    let job = id(&jobs["items"][0]);
-    place.cli(&["jobs", "list"]).await.ends(0, &["SUBJECT", &job, "provision"]);
-    place.cli(&["jobs", "list", "--state", "failed"]).await.ends(0, &["there are no such jobs"]);
-    place.cli(&["jobs", "list", "--state", "tired"]).await.ends(1, &["state"]);
-    place.cli(&["jobs", "show", &job]).await.ends(0, &["FIELD", &allocation]);
-    assert_eq!(place.cli(&["jobs", "show", &job, "--json"]).await.json()["kind"], "provision");
-    let retried = place.cli(&["jobs", "retry", &job]).await;
-    assert!(matches!(retried.code, Some(0 | 1)), "{}", retried.err);
-    place.cli(&["jobs", "show", "job_nothing"]).await.ends(1, &["not_found"]);
-    running.stop_well().await;
-    for args in [&["jobs", "list"][..], &["keys", "list"], &["keys", "revoke", "x"], &["jobs", "show", "x"]] {
-        place.cli(args).await.ends(3, &["no daemon answers", "is it running?"]);
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stdout)))
+}
+
+fn data_dir(directory: &Path) -> String {
+    format!("data.dir={}", directory.join("data").display())
+}
+
+#[test]
+fn a_wrong_call_exits_with_2_and_help_has_examples() {
+    for wrong in
+        [&["nonsense"][..], &["run", "--nonsense"], &["keys", "create"], &["run", "--set", "api.listen"]]
+    {
+        let output = orchestrator(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", text(&output.stderr));
+    }
+    let subcommands = ["run", "provider", "setup", "demo", "verify", "keys", "jobs", "config", "openapi"];
+    for command in subcommands {
+        let output = orchestrator(&[command, "--help"]);
+        assert!(output.status.success(), "{command}");
+        assert!(text(&output.stdout).contains("Example"), "{command} --help has no example");
+    }
+    let whole = text(&orchestrator(&["--help"]).stdout);
+    assert!(whole.contains("Exit codes"), "{whole}");
+    assert!(subcommands.iter().all(|command| whole.contains(command)), "{whole}");
+}
+
+#[test]
+fn config_check_tells_every_fault_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("orchestrator.toml");
+    std::fs::write(
+        &file,
+        "[api]\nlitsen = 1\n\n[sla]\nbucket = \"soon\"\n[provider]\ncountry = \"Schweiz\"\n",
+    )
+    .unwrap();
+    let file = file.display().to_string();
+    let output = orchestrator(&["config", "check", "--config", &file]);
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stderr);
+    for expected in
+        ["3 faults", ":2: api.litsen", ":5: sla.bucket", ":7: provider.country", "listen, max_body"]
+    {
+        assert!(told.contains(expected), "`{expected}` is missing in: {told}");
+    }
+    let missing = orchestrator(&["config", "check", "--config", "/does/not/exist.toml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(text(&missing.stderr).contains("/does/not/exist.toml"));
+    assert!(orchestrator(&["config", "check"]).status.success());
+}
+
+#[test]
+fn config_show_prints_what_is_in_force_and_reads_back() {
+    let shown = orchestrator(&["config", "show", "--set", "api.listen=127.0.0.1:9"]);
+    let table: toml::Table = text(&shown.stdout).parse().unwrap();
+    assert_eq!(table["api"]["listen"].as_str(), Some("127.0.0.1:9"));
+    let as_json = json(&orchestrator(&["config", "show", "--json"]));
+    assert_eq!(as_json["sla"]["bucket"], "5m");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("shown.toml");
+    std::fs::write(&file, &shown.stdout).unwrap();
+    let again = orchestrator(&["config", "show", "--config", &file.display().to_string()]);
+    assert_eq!(text(&again.stdout), text(&shown.stdout));
+}
+
+#[test]
+fn openapi_prints_the_whole_description() {
+    let api = json(&orchestrator(&["openapi"]));
+    for path in
+        ["/market/offerings", "/allocations/reserve", "/allocations/{id}", "/accounts/{id}/proof", "/events"]
+    {
+        assert!(api["paths"].get(path).is_some(), "{path} is not described");
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn configuration_is_checked_as_a_whole() {
-    let place = Place::new();
-    place.cli(&["config", "check"]).await.ends(0, &["valid"]);
-    let file = place.dir.path().join("bad.toml");
-    std::fs::write(&file, "[api]\nlisten = \"nowhere\"\nspeed = 1\n\n[jobs]\nlease = \"long\"\n").unwrap();
-    let place = place.with("market.fee_basis_points", "many");
-    let check =
-        ["config", "check", "--config", "bad.toml", "--set", "sla.bucket=soon", "--set", "moon.phase=1"];
-    let faults = place.cli(&check).await;
-    let words =
-        ["api.speed", "jobs.lease", "bad.toml", "MARKET__FEE_BASIS_POINTS", "--set sla.bucket", "moon"];
-    faults.ends(2, &words);
-    place.cli(&["run", "--config", "bad.toml"]).await.ends(2, &["jobs.lease"]);
-    assert!(!place.data().exists());
-    place.cli(&["run", "--config", "absent.toml"]).await.ends(2, &["absent.toml"]);
-    place.cli(&["run", "--set", "nothing"]).await.ends(2, &["SECTION.KEY=VALUE"]);
-
-    let place = Place::new();
-    let shown = place.cli(&["config", "show"]).await;
-    shown.ends(0, &["[api]", place.setting("api.listen")]);
-    std::fs::write(place.dir.path().join("shown.toml"), &shown.out).unwrap();
-    place.cli(&["config", "check", "--config", "shown.toml"]).await.ends(0, &["valid"]);
-    let json = place.cli(&["config", "show", "--json", "--set", "api.listen=127.0.0.1:1"]).await.json();
-    assert_eq!(json["api"]["listen"], "127.0.0.1:1");
+#[test]
+fn setup_plans_makes_and_changes_nothing_the_second_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = data_dir(directory.path());
+    let planned = json(&orchestrator(&["setup", "--plan", "--json", "--set", &data]));
+    let actions = |plan: &Value| -> Vec<String> {
+        plan["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| step["action"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert!(actions(&planned).iter().all(|action| action == "create"), "{planned}");
+    assert!(!directory.path().join("data").exists(), "a plan made something");
+    let made = orchestrator(&["setup", "--set", &data]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert!(text(&made.stdout).contains("everything is ready"));
+    assert!(directory.path().join("data/orchestrator.db").exists());
+    let again = json(&orchestrator(&["setup", "--json", "--set", &data]));
+    assert!(actions(&again).iter().all(|action| action == "exists"), "{again}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn help_usage_and_the_api_description() {
-    let place = Place::new();
-    for command in ["run", "provider", "setup", "demo", "verify", "keys", "jobs", "config", "openapi"] {
-        place.cli(&[command, "--help"]).await.ends(0, &["Example", &format!("orchestrator {command}")]);
-    }
-    place.cli(&["--help"]).await.ends(0, &["Examples", "Exit codes"]);
-    for args in [&["dance"][..], &[], &["keys"], &["run", "--loud"], &["jobs", "show"]] {
-        place.cli(args).await.ends(2, &["Usage"]);
-    }
-    let api = place.cli(&["openapi"]).await.json();
-    for path in [
-        "/market/offerings",
-        "/allocations/reserve",
-        "/allocations/{id}",
-        "/events",
-        "/health/ready",
-        "/ledger",
-    ] {
-        assert!(api["paths"][path].is_object(), "{path}");
-    }
-    assert!(api["paths"].as_object().unwrap().len() > 40);
+#[test]
+fn without_a_daemon_the_commands_say_so_with_3_and_operator_keys_can_still_be_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = data_dir(directory.path());
+    let none = orchestrator(&["keys", "create", "--role", "operator", "--set", &data]);
+    assert_eq!(none.status.code(), Some(1), "{}", text(&none.stderr));
+    assert!(text(&none.stderr).contains("orchestrator setup"), "{}", text(&none.stderr));
+    assert!(orchestrator(&["setup", "--set", &data]).status.success());
+    let made = orchestrator(&["keys", "create", "--role", "operator", "--set", &data, "--json"]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let key = json(&made);
+    assert!(key["text"].as_str().unwrap().starts_with("ork_"));
+    let listening = ["--set", "api.listen=127.0.0.1:9"];
+    let list =
+        orchestrator(&[&["jobs", "list", "--key", "ork_x", "--set", data.as_str()][..], &listening].concat());
+    assert_eq!(list.status.code(), Some(3), "{}", text(&list.stderr));
+    assert!(text(&list.stderr).contains("is it running"), "{}", text(&list.stderr));
+    let keyless = orchestrator(&[&["jobs", "list", "--set", data.as_str()][..], &listening].concat());
+    assert_eq!(keyless.status.code(), Some(2), "{}", text(&keyless.stderr));
+    let nothing = orchestrator(&["verify", "--set", "data.dir=/does/not/exist"]);
+    assert_eq!(nothing.status.code(), Some(1));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn verify_finds_a_flipped_byte() {
-    let place = Place::hurried();
-    place.cli(&["verify"]).await.ends(1, &["nothing was settled"]);
-    let running = place.start().await;
-    running.api.consumer("depositor").await;
-    running.api.until_settled().await;
-    let report = place.cli(&["verify", "--json"]).await.json();
-    assert_eq!(report["problems"], json!([]));
-    assert!(report["accounts"].as_array().is_some_and(|accounts| !accounts.is_empty()), "{report}");
-    place.cli(&["verify"]).await.ends(0, &["WITHDRAWABLE", "the last block is final"]);
-    running.stop_well().await;
-    let mut files = Vec::new();
-    gather(&place.data().join("chain/da"), &mut files);
-    assert!(!files.is_empty());
-    for file in files {
-        let good = std::fs::read(&file).unwrap();
-        let mut bad = good.clone();
-        let middle = bad.len() / 2;
-        bad[middle] ^= 1;
-        std::fs::write(&file, bad).unwrap();
-        place.cli(&["verify"]).await.ends(4, &["does not agree"]);
-        let told: Value = serde_json::from_str(&place.cli(&["verify", "--json"]).await.out).unwrap();
-        assert!(!told["problems"].as_array().unwrap().is_empty());
-        std::fs::remove_file(&file).unwrap();
-        place.cli(&["verify"]).await.ends(4, &["does not agree"]);
-        std::fs::write(&file, good).unwrap();
-    }
-    place.cli(&["verify"]).await.ends(0, &[]);
-}
-
-fn gather(directory: &Path, files: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
-        match entry.path().is_dir() {
-            true => gather(&entry.path(), files),
-            false => files.push(entry.path()),
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_demo_reports_as_json() {
-    let place = Place::new();
-    let report = place.cli(&["demo", "--json"]).await.json();
-    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{value} in {report}"));
-    assert!(number(&report["allocations"]) >= 3);
-    assert!(number(&report["bytes_stored"]) > 0);
-    assert_eq!(report["bytes_stored"], report["bytes_verified"]);
-    assert!(number(&report["verdicts"]["breached"]) > 0);
-    number(&report["verdicts"]["met"]);
-    number(&report["verdicts"]["unknown"]);
+#[test]
+fn the_demo_plays_the_whole_market() {
+    let output = orchestrator(&["demo", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = json(&output);
+    let number = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key} in {report}"));
+    assert_eq!(number("allocations"), 3);
+    assert!(number("bytes_stored") > 30_000_000);
+    assert_eq!(number("bytes_stored"), number("bytes_verified"));
+    assert!(report["verdicts"]["met"].as_u64().unwrap() >= 1, "{report}");
+    assert!(report["verdicts"]["breached"].as_u64().unwrap() >= 2, "{report}");
+    assert!(report["verdicts"].get("unknown").is_some());
     assert!(report["credits_total"].as_str().unwrap().parse::<u128>().unwrap() > 0);
     assert_eq!(report["ledger_sum"], "0");
-    assert!(number(&report["blocks_final"]) > 0);
+    assert!(number("blocks_final") >= 1);
+    assert_eq!(number("blocks_final"), number("blocks_verified"));
     assert_eq!(report["proof_verified"], true);
-    number(&report["seconds"]);
-    assert!(!place.data().exists());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_provider_of_its_own_is_registered_through_the_api() {
-    let place = Place::hurried();
-    let mut provider = place.command(&["provider"]);
-    let log = place.dir.path().join("provider.log");
-    provider.stderr(std::fs::File::create(&log).unwrap()).stdout(std::process::Stdio::null());
-    let mut provider = provider.spawn().unwrap();
-    let token = place.data().join("provider/admin.token");
-    super::harness::wait_for("the provider", || async {
-        std::fs::read_to_string(&log).unwrap().contains("admin token").then_some(())
-    })
-    .await;
-    assert!(std::fs::read_to_string(&log).unwrap().contains(place.setting("provider.s3_listen")));
-    // The daemon has a directory and a store of its own.
-    let elsewhere = place.dir.path().join("other");
-    let mut command = place.command(&["run", "--set", "provider.cohosted=false"]);
-    let data = place.data();
-    command.env("ORCHESTRATOR_DATA__DIR", &elsewhere);
-    std::fs::create_dir_all(&data).unwrap();
-    let running = place.start_at(command, &elsewhere).await;
-    assert!(!running.printed.contains("s3 endpoint"), "{}", running.printed);
-    assert!(running.api.all("/units").await.is_empty());
-    let adapter = json!({
-        "kind": "embedded",
-        "admin_url": format!("http://{}", place.setting("provider.admin_listen")),
-        "admin_token": std::fs::read_to_string(&token).unwrap().trim(),
-    });
-    let owner = id(&running.api.post("/providers", json!({ "name": "apart", "adapter": adapter })).await);
-    let unit = json!({
-        "provider": owner, "name": "disks", "region": "local-1", "country": "CH", "capacity_bytes": 1_u64 << 30,
-        "price": { "per_gib_month": "20000", "per_gib_egress": "1000" },
-        "sla": { "latency_avg_ms": 60, "upload_bytes_per_s": 1_000_000, "download_bytes_per_s": 1_000_000,
-                 "uptime_ppm": 999_500, "error_rate_ppm": 100, "min_coverage_ppm": 500_000 },
-    });
-    running.api.post("/units", unit).await;
-    let (_, consumer) = running.api.consumer("remote").await;
-    let allocation = consumer.buy().await;
-    consumer.until(&allocation, "active").await;
-    consumer.post(&format!("/allocations/{allocation}/credentials"), json!({})).await;
-    running.stop_well().await;
-    let ended = std::process::Command::new("kill").arg(provider.id().to_string()).status().unwrap();
-    assert!(ended.success() && provider.wait().unwrap().success());
+    assert!(number("seconds") >= 1);
+    // The one that was left alone ranks above those that were broken.
+    assert_eq!(report["offerings"][0]["provider"], "built-in", "{report}");
+    let credited = |name: &str| {
+        let list = report["allocation_list"].as_array().unwrap();
+        let line = list.iter().find(|line| line["provider"] == name).unwrap();
+        (
+            line["paid"].as_str().unwrap().parse::<u128>().unwrap(),
+            line["credited"].as_str().unwrap().parse::<u128>().unwrap(),
+        )
+    };
+    assert_eq!(credited("built-in").1, 0);
+    let (paid, back) = credited("flaky");
+    assert!(paid > 0 && back == paid, "an uptime below 95 % gives everything back: {back} of {paid}");
+    let (paid, back) = credited("slowpoke");
+    assert!(back > 0 && back < paid, "a slow one loses the lowest tier: {back} of {paid}");
 }

@@ -1,53 +1,11 @@
-//! The data directory as it should not be: held by another, not writable, full, with a damaged key.
+//! A vault key from the environment, and a disk that is full in the middle of a market.
 
-use std::{os::unix::fs::PermissionsExt, process::Command};
+use std::process::Command;
 
 use reqwest::Method;
 use serde_json::json;
 
 use super::harness::{MIB, MONTH_MS, Place, id, output, wait_for};
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_daemon_is_refused_and_the_first_goes_on() {
-    let mut place = Place::new();
-    let first = place.start().await;
-    let api = place.setting("api.listen").to_owned();
-    let (pid, free) = (first.pid().to_string(), format!("127.0.0.1:{}", super::harness::free_port()));
-    place = place.with("api.listen", &free);
-    for args in [&["run"][..], &["setup"]] {
-        place.cli(args).await.ends(1, &["holds the data directory", &pid]);
-    }
-    first.api.get("/health/ready").await;
-    first.api.consumer("after").await;
-    // The address is taken, but the directory is another one.
-    let other = Place::new().with("api.listen", &api);
-    other.cli(&["run"]).await.ends(1, &["api.listen", &api, "choose another address"]);
-    first.stop_well().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_in_the_way_and_a_damaged_key_are_told() {
-    let place = Place::new();
-    std::fs::write(place.data(), "mine").unwrap();
-    for args in [&["run"][..], &["setup"], &["setup", "--plan"]] {
-        place.cli(args).await.ends(1, &["data", "directory"]);
-    }
-    assert_eq!(std::fs::read_to_string(place.data()).unwrap(), "mine");
-
-    let place = Place::new();
-    place.cli(&["setup"]).await.ends(0, &["everything is ready"]);
-    let key = place.data().join("vault.key");
-    let good = std::fs::read_to_string(&key).unwrap();
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    place.cli(&["run"]).await.ends(1, &["mode 644", "chmod 600"]);
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-    std::fs::write(&key, good.replace(good.chars().next().unwrap(), "x")).unwrap();
-    let refused = place.cli(&["run"]).await;
-    refused.ends(1, &["vault.key", "64 hex digits"]);
-    assert!(!refused.err.contains(good.trim()));
-    std::fs::write(&key, good).unwrap();
-    place.start().await.stop_well().await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_vault_key_may_come_from_the_environment() {

@@ -1,7 +1,10 @@
-//! The binary itself: started, asked over HTTP, stopped by signals and killed, as its users and its operators do.
+//! The real binary, as a process: started, asked over HTTP, stopped by signals and killed.
 
 mod cli;
+mod commands;
 mod data_dir;
+mod directory;
+mod full_disk;
 mod harness;
 mod kill;
 mod restart;
