@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod clock;
+pub mod damaged;
 pub mod database;
 pub mod entity;
 pub mod event_bus;

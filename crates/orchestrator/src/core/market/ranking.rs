@@ -115,7 +115,7 @@ mod tests {
         // 1 / (1 + 3.8416), 10 / 13.8416 and so on, by hand, floored.
         assert_eq!(wilson_lower(1, 1).0 / 10, 20_654);
         assert_eq!(wilson_lower(10, 10).0, 722_459);
-        assert_eq!(wilson_lower(50, 100).0 / 10, 40_383);
+        assert_eq!(wilson_lower(50, 100).0, 403_829);
         let inputs = Inputs {
             reputation: 50_000,
             good: 50,
