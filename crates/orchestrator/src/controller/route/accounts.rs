@@ -27,15 +27,19 @@ use super::{
 };
 use crate::{
     core::{
-        client::{database::Filter, schema},
+        client::{
+            database::{Changeset, Filter},
+            schema,
+        },
         market::{
             account::AccountKey,
+            event::Audience,
             ids::{AllocationId, DisputeId, UnitId},
             terms::DomainId,
         },
     },
     error::ErrorCode,
-    service::proof::ProofAt,
+    service::{outbox, proof::ProofAt, work::Draft},
 };
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -194,7 +198,17 @@ async fn claim(
     Named(key): Named<AccountKey>,
     posted: Posted<Nothing>,
 ) -> Result<Json<ClaimView>> {
-    Ok(Json(state.proofs.claim(&posted.call, key).await?.into()))
+    let (work, tenants) = (&state.work, vec![posted.call.principal.tenant()]);
+    // What the layer pays is cumulative, so that a claim that is computed twice pays once.
+    let pull = || async {
+        let receipt = state.proofs.claim(&posted.call, key).await?;
+        let mut changes = Changeset::new();
+        let data = serde_json::json!({ "paid": receipt.paid, "block": receipt.claim.block });
+        let audience = Audience::Tenants(tenants.clone());
+        outbox::event(&mut changes, &work.ids, "account.claimed", key, audience, data);
+        Ok(Draft::new(changes, receipt))
+    };
+    Ok(Json(work.run(&posted.call, "account.claim", pull).await?.value.into()))
 }
 
 /// The sum over all accounts, which is zero, and what waits for the next block; for operators.

@@ -19,10 +19,11 @@ use super::{
 };
 use crate::{
     core::{
+        client::database::Changeset,
         job::{JobKind, JobState},
-        market::ids::JobId,
+        market::{event::Audience, ids::JobId},
     },
-    service::job::admin::JobFilter,
+    service::{job::admin::JobFilter, outbox, work::Draft},
 };
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -144,7 +145,8 @@ async fn list_triggers(State(state): State<ApiState>, caller: Caller) -> Result<
     Ok(Json(PageView::new(state.triggers.statuses(), None)))
 }
 
-/// Fires a trigger now and waits for its report. Triggers are idempotent, so that an idempotency key changes nothing.
+/// Fires a trigger now and waits for its report. With an idempotency key, a second request is answered with the first
+/// one's report and fires nothing.
 #[utoipa::path(post, path = "/triggers/{id}/fire", tag = "jobs", params(("id" = String, Path, description = "Trigger name")),
     request_body = inline(Option<Nothing>), responses((status = 200, body = ReportView)))]
 async fn fire_trigger(
@@ -153,5 +155,12 @@ async fn fire_trigger(
     posted: Posted<Nothing>,
 ) -> Result<Json<ReportView>> {
     operator(&posted.call)?;
-    Ok(Json(state.triggers.fire(&name).await?.into()))
+    let fire = || async {
+        let report = state.triggers.fire(&name).await?;
+        let mut changes = Changeset::new();
+        let data = serde_json::json!({ "examined": report.examined, "changed": report.changed });
+        outbox::event(&mut changes, &state.work.ids, "trigger.fired", &name, Audience::Operators, data);
+        Ok(Draft::new(changes, report))
+    };
+    Ok(Json(state.work.run(&posted.call, "trigger.fire", fire).await?.value.into()))
 }
