@@ -17,7 +17,7 @@ use orchestrator::{
     service::block::prove::reexecute,
 };
 
-use crate::row::Row;
+use crate::{process, row::Row};
 
 const ACCOUNTS: u32 = 100_000;
 
@@ -45,14 +45,6 @@ fn bare_hashes(count: u32) -> f64 {
     }
     std::hint::black_box(hash);
     f64::from(count) / start.elapsed().as_secs_f64()
-}
-
-/// The largest resident size of this process so far, in MB.
-fn peak_memory() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1_024.0 / 1e6)
 }
 
 /// Runs it.
@@ -99,7 +91,7 @@ pub fn run() -> Result<Vec<Row>, Box<dyn std::error::Error>> {
         Row::new("seal and prove 100,000 accounts", sealed + proved, "s").beside(hashes / bare).at_most(1.0),
         Row::new("bare keccak-256 of two children", bare, "1/s"),
     ];
-    if let Some(peak) = peak_memory() {
+    if let Some(peak) = process::memory("self", "VmHWM") {
         rows.push(Row::new("peak memory of seal and prove", peak, "MB").at_most(200.0));
     }
     Ok(rows)

@@ -237,6 +237,7 @@ async fn start_background(
     let relay_ports = RelayPorts {
         reader: clients.database.clone(),
         committer: clients.database.clone(),
+        ids: clients.work.ids.clone(),
         clock: clients.clock.clone(),
         events: clients.events.clone(),
         queue: clients.queue.clone(),

@@ -38,6 +38,9 @@ pub enum Failure {
     /// A check found a difference; it was printed.
     #[error("{0}")]
     Difference(String),
+    /// Whoever reads the output has read enough (`| head`).
+    #[error("standard output was closed")]
+    Enough,
 }
 
 impl Failure {
@@ -47,6 +50,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
             Self::Difference(_) => 4,
+            Self::Enough => 0,
         }
     }
 }
@@ -174,7 +178,7 @@ pub fn main() -> ExitCode {
         }
     };
     match runtime.block_on(dispatch(cli.command)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::Enough) => ExitCode::SUCCESS,
         Err(failure) => {
             output::error(&failure.to_string());
             ExitCode::from(failure.exit_code())

@@ -52,5 +52,8 @@ pub fn note(text: &str) {
 }
 
 fn closed(error: io::Error) -> Failure {
-    Failure::Failed(format!("standard output: {error}"))
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::Enough,
+        _ => Failure::Failed(format!("standard output: {error}")),
+    }
 }

@@ -39,15 +39,12 @@ fn greet(args: &ConfigArgs, config: &Config, daemon: &Daemon) -> Outcome {
     output::line(&format!("operator key   {}", config.data.dir.join(OPERATOR_KEY_FILE).display()))?;
     if let (true, Some(market)) = (daemon.first_start, &daemon.default_market) {
         output::line(&format!("first start    registered {} with {}", market.provider, market.unit))?;
-    }
-    if let Some(market) = &daemon.default_market {
         let key_file = config.data.dir.join(OPERATOR_KEY_FILE);
-        let region = &config.provider.region;
         output::line(&walkthrough(
             &daemon.api_addr.to_string(),
             &key_file.display().to_string(),
             &market.unit.to_string(),
-            region,
+            &config.provider.region,
         ))?;
     }
     output::line("ready; Ctrl-C drains and stops")
@@ -65,13 +62,15 @@ paste this into another terminal to buy a GiB and store a file:
   get() {{ curl -sS "$API$1" -H "Authorization: Bearer $KEY"; }}
   CONSUMER=$(post /consumers '{{"name":"me"}}' | field id)
   post /accounts/consumer:$CONSUMER/deposits '{{"amount":"100000000000000000000"}}'; echo
-  ALLOCATION=$(post /allocations/reserve "{{\"consumer\":\"$CONSUMER\",\"unit\":\"{unit}\",\"bytes\":1073741824,\"period_ms\":2592000000,\"egress_allowance_bytes\":1073741824}}" | field id)
+  KEY=$(post /keys "{{\"role\":\"consumer\",\"tenant\":\"$CONSUMER\",\"label\":\"me\"}}" | field text)
+  ALLOCATION=$(post /allocations/reserve '{{"unit":"{unit}","bytes":1073741824,"period_ms":2592000000,"egress_allowance_bytes":1073741824}}' | field id)
   post /allocations/$ALLOCATION/fund '{{}}' >/dev/null; sleep 1
   ROUTE=$(get /allocations/$ALLOCATION); KEYS=$(post /allocations/$ALLOCATION/credentials '{{}}')
   S3="$(echo "$ROUTE" | field endpoint)/$(echo "$ROUTE" | field bucket)"
+  S3_USER="$(echo "$KEYS" | field access_key_id):$(echo "$KEYS" | field secret_access_key)"
+  s3() {{ curl -sS -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --aws-sigv4 aws:amz:{region}:s3 --user "$S3_USER" "$@"; }}
   echo hello > hello.txt
-  curl -sS --aws-sigv4 aws:amz:{region}:s3 --user "$(echo "$KEYS" | field access_key_id):$(echo "$KEYS" | field secret_access_key)" -T hello.txt "$S3/hello.txt"
-  curl -sS --aws-sigv4 aws:amz:{region}:s3 --user "$(echo "$KEYS" | field access_key_id):$(echo "$KEYS" | field secret_access_key)" "$S3/hello.txt"
+  s3 -T hello.txt "$S3/hello.txt"; s3 "$S3/hello.txt"
 "#
     )
 }

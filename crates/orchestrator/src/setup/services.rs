@@ -70,7 +70,11 @@ impl Services {
             clients.database.clone(),
             work.ids.clone(),
             clients.changes.clone(),
-            OfferingSettings::default(),
+            // Evidence changes what offerings are worth once a bucket.
+            OfferingSettings {
+                full_refresh: config.sla.bucket.0.max(Micros::from_secs(1)),
+                ..OfferingSettings::default()
+            },
         );
         let market = MarketService::new(work.clone(), clients.vault.clone(), MarketSettings::default());
         let allocation_settings = AllocationSettings {
@@ -100,9 +104,9 @@ impl Services {
             sla: SlaService::new(work.clone(), clients.storage.clone(), sla_settings.clone()),
             reputations: ReputationService::new(work.clone()),
             pricing: PricingService::new(work.clone()),
-            jobs: JobService::new(work.clone()),
+            jobs: JobService::new(work.clone()).with_dead_letters(clients.job_queue.clone()),
             proofs: ProofService::new(accounts.clone(), blocks.store.clone(), clients.domains.clone()),
-            blocks: BlockService::new(blocks.store),
+            blocks: BlockService::new(work.clone(), blocks.store),
             market,
             allocations,
             sla_settings,
@@ -197,6 +201,7 @@ fn sla_settings(config: &Config) -> SlaSettings {
         lateness: config.sla.settle_delay.0,
         metering_tolerance: Ppm(config.sla.usage_tolerance_ppm),
         fee: BasisPoints(config.market.fee_basis_points),
+        disputes: dispute_settings(config),
         ..SlaSettings::default()
     }
 }

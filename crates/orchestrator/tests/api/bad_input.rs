@@ -223,7 +223,7 @@ async fn malformed_bodies_are_refused_by_every_post() {
             "accounts" => "fees",
             _ => "reconcile",
         };
-        let address = format!("{}{}", api.url, path.replace("{id}", id));
+        let address = format!("{}{}", api.url, path.replace("{id}", id).replace("{domain}", "local"));
         let post = |kind: &str, body: &str| {
             let request = api.http.post(&address).bearer_auth(&api.operator);
             api.send(request.header("content-type", kind.to_owned()).body(body.to_owned()))

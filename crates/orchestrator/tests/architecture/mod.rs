@@ -89,7 +89,8 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         // Unit tests in files of their own may use fakes of outer layers.
-        if path.file_stem().is_some_and(|name| name == "tests") {
+        if path.file_stem().is_some_and(|name| name == "tests" || name.to_string_lossy().ends_with("_tests"))
+        {
             continue;
         }
         if path.is_dir() {
@@ -116,23 +117,28 @@ fn names(code: &str, word: &str) -> bool {
     })
 }
 
-/// `use crate::{client::…}` and nested forms are spelled out, so that rules can be plain paths.
+/// The first segments of `use crate::{client::…, core::…}` are spelled out, so that rules can be plain paths.
 fn spell_out(code: &str) -> String {
     let mut spelled = code.to_owned();
     for (at, _) in code.match_indices("use crate::{") {
         let mut depth = 0_usize;
         let mut word = String::new();
+        let mut first = true;
         for c in code[at + "use crate::".len()..].chars() {
             match c {
                 '{' => depth += 1,
                 '}' => depth -= 1,
                 _ => {}
             }
-            if depth == 1 && (c.is_alphanumeric() || c == '_') {
+            if depth == 1 && first && (c.is_alphanumeric() || c == '_') {
                 word.push(c);
             } else if !word.is_empty() {
                 spelled.push_str(&format!("\ncrate::{word}"));
                 word.clear();
+                first = false;
+            }
+            if depth == 1 && c == ',' {
+                first = true;
             }
             if depth == 0 {
                 break;

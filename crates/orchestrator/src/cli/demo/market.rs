@@ -50,7 +50,6 @@ pub struct Market<'a> {
     /// Provider's name → id.
     providers: BTreeMap<String, String>,
     buyers: Vec<Buyer>,
-    offerings: Vec<OfferingLine>,
     before: BTreeMap<String, u128>,
     bytes_stored: u64,
     bytes_verified: u64,
@@ -66,7 +65,6 @@ impl<'a> Market<'a> {
             units: BTreeMap::new(),
             providers: BTreeMap::new(),
             buyers: Vec::new(),
-            offerings: Vec::new(),
             before: BTreeMap::new(),
             bytes_stored: 0,
             bytes_verified: 0,
@@ -140,19 +138,9 @@ impl<'a> Market<'a> {
         Ok(())
     }
 
-    /// Each consumer reads the offerings, and takes another one.
+    /// The consumers read the offerings, and each takes another one.
     pub async fn buy(&mut self) -> Result<(), Failure> {
-        let reader = &self.buyers.first().ok_or_else(|| Failure::Failed("there is no consumer".into()))?.api;
-        // The projection of offerings may be up to a second old.
-        let page = wait_for("the offerings", || async {
-            let page = reader.get("/market/offerings?limit=20").await?;
-            let complete = page["items"].as_array().is_some_and(|items| items.len() >= self.units.len());
-            Ok(complete.then_some(page))
-        })
-        .await?;
-        for offering in page["items"].as_array().into_iter().flatten() {
-            self.offerings.push(OfferingLine::of(offering, &self.units));
-        }
+        self.read_offerings().await?;
         let mut units: Vec<_> = self.units.iter().map(|(unit, name)| (name.clone(), unit.clone())).collect();
         units.sort();
         for (buyer, (provider, unit)) in self.buyers.iter_mut().zip(units) {
@@ -171,6 +159,19 @@ impl<'a> Market<'a> {
                 .say(&format!("{} reserved 1 GiB at {provider}, funded it, and has S3 keys", buyer.name));
         }
         Ok(())
+    }
+
+    async fn read_offerings(&self) -> Result<Vec<OfferingLine>, Failure> {
+        let reader = &self.buyers.first().ok_or_else(|| Failure::Failed("there is no consumer".into()))?.api;
+        // The projection of offerings may be up to a second old.
+        let page = wait_for("the offerings", || async {
+            let page = reader.get("/market/offerings?limit=20").await?;
+            let complete = page["items"].as_array().is_some_and(|items| items.len() >= self.units.len());
+            Ok(complete.then_some(page))
+        })
+        .await?;
+        let offerings = page["items"].as_array().into_iter().flatten();
+        Ok(offerings.map(|offering| OfferingLine::of(offering, &self.units)).collect())
     }
 
     /// Real files over HTTP to the S3 endpoints, read back and compared by their hashes.
@@ -266,7 +267,7 @@ impl<'a> Market<'a> {
 
     /// Gathers what is told at the end.
     pub async fn report(&self) -> Result<Report, Failure> {
-        let mut report = Report { offerings: self.offerings.clone(), ..Report::default() };
+        let mut report = Report { offerings: self.read_offerings().await?, ..Report::default() };
         for buyer in &self.buyers {
             let allocation = buyer.api.get(&format!("/allocations/{}", buyer.allocation)).await?;
             let provider = self.units.get(&buyer.unit).cloned().unwrap_or_default();

@@ -30,7 +30,7 @@ pub struct Report {
     pub proof_verified: bool,
     /// How long it all took, in seconds.
     pub seconds: u64,
-    /// Offerings as the first consumer saw them.
+    /// Offerings as they rank at the end, after what was measured.
     pub offerings: Vec<OfferingLine>,
     /// The allocations, one by one.
     pub allocation_list: Vec<AllocationLine>,

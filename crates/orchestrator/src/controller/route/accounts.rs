@@ -20,8 +20,8 @@ use super::{
     view::{
         common::Nothing,
         ledger::{
-            AccountView, ClaimView, Contest, Decide, DepositView, DisputeView, LedgerView, MoveCollateral,
-            MoveMoney, ProofView, TransferView,
+            AccountView, ClaimView, Contest, Decide, DepositView, DisputeView, LedgerView, MarketProofView,
+            MoveCollateral, MoveMoney, ProofView, TransferView,
         },
     },
 };
@@ -34,7 +34,7 @@ use crate::{
         market::{
             account::AccountKey,
             event::Audience,
-            ids::{AllocationId, DisputeId},
+            ids::{AllocationId, DisputeId, UnitId},
             terms::DomainId,
         },
     },
@@ -50,6 +50,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(collateral))
         .routes(routes!(withdraw))
         .routes(routes!(account_proof))
+        .routes(routes!(unit_proof))
+        .routes(routes!(allocation_proof))
         .routes(routes!(claim))
         .routes(routes!(ledger))
         .routes(routes!(open_dispute))
@@ -156,6 +158,36 @@ async fn account_proof(
 ) -> Result<Response> {
     let proved = state.proofs.account_proof(&caller.call, key, query.at.unwrap_or_default()).await?;
     tagged(&headers, &ProofView::from(proved))
+}
+
+/// The inclusion proof of the unit's terms in the last final block.
+#[utoipa::path(get, path = "/units/{id}/proof", tag = "units",
+    params(("id" = String, Path, description = "Unit id"), ProofQuery),
+    responses((status = 200, body = MarketProofView)))]
+async fn unit_proof(
+    State(state): State<ApiState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Named(id): Named<UnitId>,
+    Params(query): Params<ProofQuery>,
+) -> Result<Response> {
+    let proved = state.proofs.unit_proof(&caller.call, id, query.at.unwrap_or_default()).await?;
+    tagged(&headers, &MarketProofView::from(proved))
+}
+
+/// The inclusion proof of the allocation's frozen terms and its state in the last final block.
+#[utoipa::path(get, path = "/allocations/{id}/proof", tag = "allocations",
+    params(("id" = String, Path, description = "Allocation id"), ProofQuery),
+    responses((status = 200, body = MarketProofView)))]
+async fn allocation_proof(
+    State(state): State<ApiState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Named(id): Named<AllocationId>,
+    Params(query): Params<ProofQuery>,
+) -> Result<Response> {
+    let proved = state.proofs.allocation_proof(&caller.call, id, query.at.unwrap_or_default()).await?;
+    tagged(&headers, &MarketProofView::from(proved))
 }
 
 /// Pulls what was released for withdrawal from the settlement layer, by the inclusion proof of a final block.

@@ -14,7 +14,7 @@ use super::{
     state::ApiState,
     view::{
         common::Nothing,
-        job::{CountsView, JobView, ReportView, TriggerView},
+        job::{CountsView, DeadLettersView, JobView, RedriveBody, RedrivenView, ReportView, TriggerView},
     },
 };
 use crate::{
@@ -30,6 +30,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list_jobs))
         .routes(routes!(count_jobs))
+        .routes(routes!(count_dead_letters))
+        .routes(routes!(redrive))
         .routes(routes!(get_job))
         .routes(routes!(retry_job))
         .routes(routes!(verify_job))
@@ -75,6 +77,20 @@ async fn list_jobs(
 #[utoipa::path(get, path = "/jobs/counts", tag = "jobs", responses((status = 200, body = CountsView)))]
 async fn count_jobs(State(state): State<ApiState>, caller: Caller) -> Result<Json<CountsView>> {
     Ok(Json(state.jobs.counts(&caller.call).await?.into()))
+}
+
+/// How many dead letters wait, and how much was set aside because it could not be read.
+#[utoipa::path(get, path = "/jobs/dead-letters", tag = "jobs", responses((status = 200, body = DeadLettersView)))]
+async fn count_dead_letters(State(state): State<ApiState>, caller: Caller) -> Result<Json<DeadLettersView>> {
+    Ok(Json(state.jobs.dead_letters(&caller.call).await?.into()))
+}
+
+/// Gives the jobs behind dead letters their attempts back, in one go; jobs that are no longer failed are left alone.
+#[utoipa::path(post, path = "/jobs/dead-letters/redrive", tag = "jobs",
+    request_body = inline(Option<RedriveBody>), responses((status = 200, body = RedrivenView)))]
+async fn redrive(State(state): State<ApiState>, posted: Posted<RedriveBody>) -> Result<Json<RedrivenView>> {
+    let max = usize::try_from(posted.body.max).unwrap_or(usize::MAX);
+    Ok(Json(state.jobs.redrive(&posted.call, max).await?.into()))
 }
 
 /// One job.

@@ -172,6 +172,7 @@ pub struct StoredReport {
 }
 
 impl Entity for StoredReport {
+    const NAME: &'static str = "stored_report";
     const COLLECTION: Collection = schema::REPORTS;
     fn document_id(&self) -> String {
         self.id.to_string()

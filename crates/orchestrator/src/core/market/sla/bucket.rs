@@ -64,6 +64,7 @@ mod decimal {
 }
 
 impl Entity for Bucket {
+    const NAME: &'static str = "evidence_bucket";
     const COLLECTION: Collection = schema::BUCKETS;
     fn document_id(&self) -> String {
         Self::id_of(&self.subject, self.start, self.oracle)
@@ -114,6 +115,7 @@ impl Sight {
 }
 
 impl Entity for Sight {
+    const NAME: &'static str = "oracle_sight";
     const COLLECTION: Collection = schema::BUCKETS;
     fn document_id(&self) -> String {
         Bucket::id_of(&self.subject, self.start, self.oracle)

@@ -1,3 +1,5 @@
+//! Unit tests and property tests of the judgement.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
