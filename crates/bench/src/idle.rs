@@ -11,8 +11,8 @@ use std::{
 
 use crate::{BenchResult, process, row::Row};
 
-/// How long the daemon may take until it is at rest.
-const SETTLE: Duration = Duration::from_secs(5);
+/// How long the daemon may take until it is at rest: the block with its first unit becomes final.
+const SETTLE: Duration = Duration::from_secs(20);
 
 /// How it is measured.
 #[derive(Debug, clap::Args)]

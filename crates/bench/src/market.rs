@@ -1,4 +1,4 @@
-//! The whole API over the in-memory database: the router, the authentication and the services of the daemon.
+//! The whole API over the embedded database: the router, the authentication and the services of the daemon.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use orchestrator::{
     client::{
         cache::{MemoryCache, MemoryCacheSettings},
         clock::{SystemClock, SystemEntropy},
-        db::memory::MemoryDatabase,
+        db::sqlite::SqliteDatabase,
         storage::FilesystemStorage,
         vault::AesVault,
     },
@@ -71,7 +71,7 @@ impl Market {
     ///
     /// # Errors
     /// When the directory or the key can't be made.
-    pub async fn open(database: Arc<MemoryDatabase>, directory: &std::path::Path) -> Result<Self, Fault> {
+    pub async fn open(database: Arc<SqliteDatabase>, directory: &std::path::Path) -> Result<Self, Fault> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy = Arc::new(SystemEntropy);
         let ids = IdGenerator::new(clock.clone(), entropy.clone());

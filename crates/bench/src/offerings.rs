@@ -11,11 +11,11 @@ use std::{
 
 use axum::{Router, routing::get};
 use orchestrator::{
-    client::db::memory::MemoryDatabase,
+    client::db::sqlite::{Options, SqliteDatabase},
     controller::route,
     core::{
         client::{
-            database::{Changeset, Committer},
+            database::{Changeset, Committer, DatabaseClient},
             schema,
         },
         market::{
@@ -80,7 +80,8 @@ pub fn run() -> BenchResult {
 
 async fn measure() -> Result<Vec<Row>, Fault> {
     let directory = tempfile::tempdir()?;
-    let database = MemoryDatabase::with_schema();
+    let database = SqliteDatabase::open(&directory.path().join("market.db"), Options::default())?;
+    database.connect(schema::ALL).await?;
     fill(database.as_ref()).await?;
     let market = Market::open(database, directory.path()).await?;
     let began = Instant::now();
@@ -181,7 +182,7 @@ async fn change(committer: &dyn Committer, round: u128) -> Result<(), Fault> {
     Ok(committer.commit(changes).await?)
 }
 
-async fn fill(database: &MemoryDatabase) -> Result<(), Fault> {
+async fn fill(database: &dyn Committer) -> Result<(), Fault> {
     for chunk in 0..UNITS / 1_000 {
         let mut changes = Changeset::new();
         for n in chunk * 1_000..(chunk + 1) * 1_000 {

@@ -8,7 +8,7 @@ use orchestrator::{
         block::{BlockHeader, Hash32},
         ids::{ConsumerId, Id},
         state::{
-            LedgerState, Record, account_key_hash, decode_records, encode_records, evidence_root,
+            LedgerState, Record, decode_records, encode_records, evidence_root,
             hash::{Tag, keccak},
             record::events_root,
         },
@@ -23,10 +23,9 @@ const ACCOUNTS: u32 = 100_000;
 
 /// The records of a block that opens 100,000 accounts and credits each with a deposit.
 fn seal(state: &mut LedgerState, keys: &[AccountKey]) -> Result<Vec<Record>, Box<dyn std::error::Error>> {
-    let domain = state.domain().clone();
     let mut records = Vec::with_capacity(keys.len() * 2);
     for (key, index) in keys.iter().zip(0_u32..) {
-        let open = Record::OpenAccount { key: account_key_hash(&domain, key) };
+        let open = Record::OpenAccount { key: state.account_key_hash(key) };
         let deposit = Record::Deposit { index: u64::from(index) + 1, to: index, amount: 1_000_000 };
         for record in [open, deposit] {
             state.apply(&record)?;

@@ -472,3 +472,7 @@ fn entry(row: Arc<Row>, codes: &mut [HashMap<String, u32>; WORDS]) -> Entry {
         row,
     }
 }
+
+#[cfg(test)]
+#[path = "projection_tests.rs"]
+mod tests;

@@ -4,13 +4,18 @@
 use std::collections::HashMap;
 
 use super::{
-    hash::{ShortHash, Tag, domain_hash, keccak, market_key_hash},
+    hash::{ShortHash, Tag, account_key_hash_in, domain_hash, keccak, market_key_hash},
     header::state_root,
     proof::{AccountProof, MarketProof},
     record::Record,
     tree::IndexTree,
 };
-use crate::core::market::{account::TransferKind, block::Hash32, money::Amount, terms::DomainId};
+use crate::core::market::{
+    account::{AccountKey, TransferKind},
+    block::Hash32,
+    money::Amount,
+    terms::DomainId,
+};
 
 /// An account as the tree commits to it: liabilities only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +162,12 @@ impl LedgerState {
     #[must_use]
     pub const fn domain(&self) -> &DomainId {
         &self.domain
+    }
+
+    /// How records of this domain name an account.
+    #[must_use]
+    pub fn account_key_hash(&self, key: &AccountKey) -> ShortHash {
+        account_key_hash_in(&self.domain_hash, key)
     }
 
     /// The index of an account.
