@@ -12,7 +12,8 @@ use crate::core::{
     market::ids::IdGenerator,
 };
 
-/// Moves a document that can't be read out of its collection. False when it changed meanwhile: then there is nothing to do.
+/// Moves a damaged document out of its collection. False when it changed meanwhile, and when it is not damaged but, say, of
+/// a newer release: then it is left alone.
 ///
 /// # Errors
 /// When the database does not answer; the document stays where it is.
@@ -24,6 +25,10 @@ pub async fn set_aside(
     error: &DatabaseError,
 ) -> Result<bool> {
     let reason = crate::error::chain(error);
+    if !matches!(error, DatabaseError::Damaged { .. }) {
+        tracing::error!(%collection, id = document.id, error = reason, "a document can't be read; it is left alone");
+        return Ok(false);
+    }
     let mut changes = Damaged::set_aside(collection, document, &reason, ids.now());
     let headline = format!("{collection}/{} is damaged and was set aside", document.id);
     let body = json!({
