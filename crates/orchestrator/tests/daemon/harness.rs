@@ -230,10 +230,6 @@ impl Running {
         self.log.lock().clone()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
     /// Sends a signal by name and waits for the end.
     pub async fn stop(mut self, signal: &str) -> ExitStatus {
         let mut child = self.child.take().unwrap();
