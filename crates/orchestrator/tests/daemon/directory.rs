@@ -29,11 +29,11 @@ fn arguments(directory: &Path) -> Vec<String> {
 }
 
 /// A daemon that is ended with the test.
-pub struct Running(Child, Vec<String>);
+struct Running(Child);
 
 impl Running {
-    /// Starts it, waits until it is ready, and keeps what it printed until then.
-    pub fn start(directory: &Path) -> Self {
+    /// Starts it, waits until it is ready.
+    fn start(directory: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
             .args(arguments(directory))
             .stdout(Stdio::piped())
@@ -44,20 +44,14 @@ impl Running {
         for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
             printed.push(line);
             if printed.last().is_some_and(|line| line.starts_with("ready")) {
-                return Self(child, printed);
+                return Self(child);
             }
         }
         panic!("it never became ready: {printed:?}")
     }
 
-    /// The address that it printed for `what`.
-    pub fn address(&self, what: &str) -> String {
-        let line = self.1.iter().find(|line| line.starts_with(what)).unwrap();
-        line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned()
-    }
-
     /// Ctrl-C; returns the exit code.
-    pub fn interrupt(mut self) -> Option<i32> {
+    fn interrupt(mut self) -> Option<i32> {
         let pid = self.0.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         self.0.wait().unwrap().code()
@@ -112,23 +106,6 @@ fn secrets_that_others_may_read_or_that_are_none_are_refused() {
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(&key, "not a key").unwrap();
     assert!(refusal(directory.path(), &[]).contains("64 hex digits"));
-}
-
-#[test]
-fn the_printed_walkthrough_works_as_it_is_pasted() {
-    let directory = tempfile::tempdir().unwrap();
-    let daemon = Running::start(&directory.path().join("data"));
-    let pasted = |line: &&String| line.starts_with("  ");
-    let script: Vec<&str> = daemon.1.iter().filter(pasted).map(String::as_str).collect();
-    assert!(script.len() > 10, "{:?}", daemon.1);
-    let output =
-        Command::new("bash").args(["-c", &script.join("\n")]).current_dir(directory.path()).output().unwrap();
-    let printed = text(&output.stdout);
-    assert!(printed.lines().last() == Some("hello"), "{printed}{}", text(&output.stderr));
-    // The next start offers no second first purchase.
-    assert_eq!(daemon.interrupt(), Some(0));
-    let again = Running::start(&directory.path().join("data"));
-    assert!(!again.1.iter().any(|line| line.contains("first start")), "{:?}", again.1);
 }
 
 #[test]

@@ -4,7 +4,6 @@ mod cli;
 mod commands;
 mod data_dir;
 mod directory;
-mod full_disk;
 mod harness;
 mod kill;
 mod restart;
