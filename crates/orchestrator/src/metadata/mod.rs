@@ -36,6 +36,7 @@ pub const ENTITIES: &[StoredEntity] = &[
     entity("chain_tip", 1),
     entity("consumer", 1),
     entity("credential", 1),
+    entity("damaged", 1),
     entity("data_unit", 1),
     entity("default_market", 1),
     entity("deposit_cursor", 1),

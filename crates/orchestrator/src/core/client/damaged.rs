@@ -29,6 +29,7 @@ pub struct Damaged {
 }
 
 impl Entity for Damaged {
+    const NAME: &'static str = "damaged";
     const COLLECTION: Collection = schema::DAMAGED;
     fn document_id(&self) -> String {
         self.id.clone()
