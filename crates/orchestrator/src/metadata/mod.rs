@@ -1,7 +1,9 @@
 //! Build and version facts, and the versions of stored documents.
 
 #[cfg(any(test, feature = "test-util"))]
+#[cfg(any(test, feature = "test-util"))]
 mod codec;
+#[cfg(any(test, feature = "test-util"))]
 #[cfg(any(test, feature = "test-util"))]
 pub use codec::{CODECS, Codec};
 
@@ -36,7 +38,11 @@ pub const ENTITIES: &[StoredEntity] = &[
     entity("chain_tip", 1),
     entity("consumer", 1),
     entity("credential", 1),
+<<<<<<< HEAD
     entity("damaged", 1),
+=======
+    entity("damaged_document", 1),
+>>>>>>> main
     entity("data_unit", 1),
     entity("default_market", 1),
     entity("deposit_cursor", 1),

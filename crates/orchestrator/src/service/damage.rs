@@ -12,8 +12,8 @@ use crate::core::{
     market::ids::IdGenerator,
 };
 
-/// Moves a document that can't be read out of its collection. False when it changed meanwhile, or when a newer release
-/// wrote it: then there is nothing to do.
+/// Moves a damaged document out of its collection. False when it changed meanwhile, and when it is not damaged but, say, of
+/// a newer release: then it is left alone.
 ///
 /// # Errors
 /// When the database does not answer; the document stays where it is.
@@ -24,11 +24,11 @@ pub async fn set_aside(
     document: &Document,
     error: &DatabaseError,
 ) -> Result<bool> {
-    // Not damaged, but of a newer release that runs, or ran, beside this one: it is not ours to move.
-    if matches!(error, DatabaseError::TooNew { .. }) {
+    let reason = crate::error::chain(error);
+    if !matches!(error, DatabaseError::Damaged { .. }) {
+        tracing::error!(%collection, id = document.id, error = reason, "a document can't be read; it is left alone");
         return Ok(false);
     }
-    let reason = crate::error::chain(error);
     let mut changes = Damaged::set_aside(collection, document, &reason, ids.now());
     let headline = format!("{collection}/{} is damaged and was set aside", document.id);
     let body = json!({

@@ -148,6 +148,22 @@ async fn a_job_of_an_unknown_kind_is_left_to_those_who_know_it() {
 }
 
 #[tokio::test]
+async fn a_job_of_a_newer_release_is_left_to_it_and_hides_no_other() {
+    let world = World::new(91);
+    let newer = world.enqueue(world.new_job(KIND, "s", "1")).await.to_string();
+    wreck(&world, schema::JOBS, &newer, "v", json!(99)).await;
+    world.clock.advance(Micros(1));
+    let good = world.enqueue(world.new_job(KIND, "s", "2")).await;
+    let engine = world.engine(vec![scripted(KIND, |_, _| Act::Done)]);
+    world.settle_some(&engine).await;
+    world.clock.advance(Micros::from_secs(60));
+    engine.reap().await.unwrap();
+    assert_eq!(world.state(good).await, JobState::Completed);
+    assert_eq!(set_aside(&world).await.len(), 0);
+    assert!(world.db.get(schema::JOBS, &newer).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_list_leaves_out_what_can_not_be_read() {
     let world = World::new(85);
     let damaged = world.enqueue(world.new_job(KIND, "s", "1")).await;

@@ -155,6 +155,10 @@ impl Rows {
     /// anew by whoever declares it at the next start.
     async fn set_aside(&self, document: &Document, error: &DatabaseError, now: Timestamp) -> Result<()> {
         let reason = crate::error::chain(error);
+        if !matches!(error, DatabaseError::Damaged { .. }) {
+            tracing::error!(id = document.id, error = reason, "a schedule can't be read; it is left alone");
+            return Ok(());
+        }
         match self.database.commit(Damaged::set_aside(schema::SCHEDULES, document, &reason, now)).await {
             Ok(()) => {
                 tracing::error!(

@@ -192,6 +192,10 @@ impl DatabaseQueue {
         now: Timestamp,
     ) -> Result<(), QueueError> {
         let reason = crate::error::chain(error);
+        if !matches!(error, DatabaseError::Damaged { .. }) {
+            tracing::error!(id = row.id, error = reason, "a message can't be read; it is left alone");
+            return Ok(());
+        }
         let changes = Damaged::set_aside(schema::QUEUE_MESSAGES, row, &reason, now);
         match self.database.commit(changes).await {
             Ok(()) => {

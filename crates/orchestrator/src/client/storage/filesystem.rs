@@ -387,7 +387,7 @@ mod tests {
 
     async fn put(storage: &FilesystemStorage, key: &str, bytes: usize) -> Result<(), StorageError> {
         let part = Bytes::from(vec![7; 64 << 10]);
-        let parts = std::iter::repeat_n(Ok(part), bytes >> 16);
+        let parts = std::iter::repeat_n(part, bytes >> 16).map(Ok);
         storage.put("b", key, stream::iter(parts).boxed()).await.map(|_| ())
     }
 

@@ -24,7 +24,7 @@ pub(super) async fn readable(inner: &Inner, documents: Vec<Document>) -> Vec<Sto
             Err(error) => {
                 let committer = inner.committer.as_ref();
                 match damage::set_aside(committer, &inner.ids, schema::JOBS, &document, &error).await {
-                    Ok(_) => damaged = true,
+                    Ok(moved) => damaged |= moved,
                     Err(failure) => {
                         let failure = error::chain(&failure);
                         tracing::error!(job = document.id, failure, "a damaged job could not be set aside");
