@@ -38,11 +38,7 @@ pub const ENTITIES: &[StoredEntity] = &[
     entity("chain_tip", 1),
     entity("consumer", 1),
     entity("credential", 1),
-<<<<<<< HEAD
-    entity("damaged", 1),
-=======
     entity("damaged_document", 1),
->>>>>>> main
     entity("data_unit", 1),
     entity("default_market", 1),
     entity("deposit_cursor", 1),

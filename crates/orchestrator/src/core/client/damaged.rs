@@ -29,11 +29,7 @@ pub struct Damaged {
 }
 
 impl Entity for Damaged {
-<<<<<<< HEAD
-    const NAME: &'static str = "damaged";
-=======
     const NAME: &'static str = "damaged_document";
->>>>>>> main
     const COLLECTION: Collection = schema::DAMAGED;
     fn document_id(&self) -> String {
         self.id.clone()
