@@ -109,7 +109,7 @@ impl Market {
             evidence: EvidenceService::new(work.clone(), SlaSettings::default()),
             sla: SlaService::new(work.clone(), storage, SlaSettings::default()),
             proofs: ProofService::new(accounts.clone(), store.clone(), domains),
-            blocks: BlockService::new(store),
+            blocks: BlockService::new(work.clone(), store),
             disputes: DisputeService::new(work.clone(), DisputeSettings::default()),
             offerings: offerings.clone(),
             reputations: ReputationService::new(work.clone()),

@@ -96,7 +96,6 @@ async fn numbers_out_of_range_are_refused_by_field_and_leave_nothing_behind() {
     let offer = |pointer: &str, value: Value| {
         let mut body = unit();
         body["sla"] = json!({});
-        body["price_bounds"] = json!({"min": "1", "max": "9"});
         match pointer.rsplit_once('/') {
             Some((parent, field)) => body[parent][field] = value,
             None => body[pointer] = value,
@@ -116,7 +115,7 @@ async fn numbers_out_of_range_are_refused_by_field_and_leave_nothing_behind() {
         (ours, (renew.clone(), json!({"period_ms": u64::MAX / 1_000})), "period"),
         (
             ours,
-            (renew.clone(), json!({"period_ms": 1_000, "egress_allowance_bytes": large})),
+            (renew.clone(), json!({"period_ms": 86_400_000, "egress_allowance_bytes": large})),
             "egress_allowance",
         ),
         (&api.operator, (format!("{account}/deposits"), json!({"amount": "0"})), "amount"),
@@ -224,7 +223,7 @@ async fn malformed_bodies_are_refused_by_every_post() {
             "accounts" => "fees",
             _ => "reconcile",
         };
-        let address = format!("{}{}", api.url, path.replace("{id}", id));
+        let address = format!("{}{}", api.url, path.replace("{id}", id).replace("{domain}", "local"));
         let post = |kind: &str, body: &str| {
             let request = api.http.post(&address).bearer_auth(&api.operator);
             api.send(request.header("content-type", kind.to_owned()).body(body.to_owned()))

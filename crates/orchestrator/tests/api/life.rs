@@ -249,6 +249,7 @@ async fn maintenance_and_decommissioning() {
     api.post(&consumer.key, &format!("/allocations/{id}/close"), json!({})).await.ok(202);
     api.run_jobs().await;
     api.pass(Micros::from_days(7)).await;
+    api.fire("unit_maintenance").await;
     assert_eq!(api.get(&provider.key, &path).await.ok(200)["state"], "decommissioned");
 }
 

@@ -227,7 +227,7 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
         evidence: EvidenceService::new(work.clone(), base.sla.clone()),
         sla: SlaService::new(work.clone(), base.storage.clone(), base.sla.clone()),
         proofs: ProofService::new(accounts.clone(), blocks.store.clone(), base.domains.clone()),
-        blocks: BlockService::new(blocks.store),
+        blocks: BlockService::new(work.clone(), blocks.store),
         accounts,
         disputes,
         offerings,

@@ -121,8 +121,7 @@ struct Market {
 impl Market {
     async fn new(jobs: usize, subjects: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let database =
-            Arc::new(SqliteDatabase::open(&directory.path().join("db"), Options::default()).unwrap());
+        let database = SqliteDatabase::open(&directory.path().join("db"), Options::default()).unwrap();
         database.connect(schema::ALL).await.unwrap();
         let clock = Arc::new(SystemClock::new());
         let ids = IdGenerator::new(clock.clone(), Arc::new(SystemEntropy));

@@ -201,6 +201,7 @@ async fn disputes_are_seen_opened_and_decided_by_those_who_may_only() {
     let mut ids = Vec::new();
     for n in 1..=3 {
         ids.push(desk.open(&desk.consumer(0), DisputeKind::Billing, n).await.id);
+        desk.store.clock.advance(Micros::from_millis(1));
     }
     for call in [&stranger, &other] {
         assert_eq!(disputes.get(call, ids[0]).await.unwrap_err().code, ErrorCode::NotFound);

@@ -107,7 +107,7 @@ impl Mortal {
 
     /// Writes that it saw: claims and commits.
     pub fn writes(&self) -> i64 {
-        i64::MAX - self.left.load(Ordering::SeqCst)
+        i64::MAX.saturating_sub(self.left.load(Ordering::SeqCst))
     }
 
     /// Whether this write is to be carried out, and whether it is answered.
@@ -350,11 +350,17 @@ impl Store {
             assert_eq!(unit.active, i64::try_from(mine().filter(|a| a.state.is_in_use()).count()).unwrap());
         }
         let mut sums: BTreeMap<AccountKey, (u128, u128)> = BTreeMap::new();
+        let mut released = 0;
         for transfer in self.transfers().await {
             if transfer.kind != TransferKind::Deposit {
                 sums.entry(transfer.debit).or_default().1 += transfer.amount.0;
             }
-            sums.entry(transfer.credit).or_default().0 += transfer.amount.0;
+            // What is released for withdrawal leaves the balance, not the account.
+            if transfer.kind == TransferKind::Withdraw {
+                released += transfer.amount.0;
+            } else {
+                sums.entry(transfer.credit).or_default().0 += transfer.amount.0;
+            }
         }
         for (key, (came, went)) in &sums {
             assert!(came >= went, "{key} was overdrawn");
@@ -367,7 +373,7 @@ impl Store {
             }
         }
         let deposits = FUNDS * (self.consumers.len() as u128 + 1);
-        assert_eq!(sums.values().map(|(came, went)| came - went).sum::<u128>(), deposits);
+        assert_eq!(sums.values().map(|(came, went)| came - went).sum::<u128>() + released, deposits);
     }
 
     /// What must hold when all is over: nothing is held any more, by anybody.

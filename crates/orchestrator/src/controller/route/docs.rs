@@ -1,7 +1,10 @@
 //! The description of the API: `/openapi.json`, the page at `/docs` that shows it without any outside help, and the
 //! pages of the error codes.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -14,7 +17,7 @@ use utoipa::openapi::{
     ContentBuilder, HttpMethod, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
     Response as ApiResponse, ResponseBuilder,
     path::{Operation, Parameter, ParameterBuilder, ParameterIn},
-    schema::{ObjectBuilder, SchemaType, Type},
+    schema::{ArrayItems, ObjectBuilder, Schema, SchemaType, Type},
     security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -65,6 +68,7 @@ pub(super) fn complete(api: &mut OpenApi) {
         .build();
     components.schemas.insert("Problem".into(), <ProblemView as utoipa::PartialSchema>::schema());
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    refer_to_items(&mut components.schemas);
     for (status, description) in PROBLEMS {
         components.responses.insert(problem_name(*status), RefOr::T(problem_response(*status, description)));
     }
@@ -74,6 +78,19 @@ pub(super) fn complete(api: &mut OpenApi) {
             if let Some(operation) = operation {
                 describe(path, &method, operation);
             }
+        }
+    }
+}
+
+/// Lets pages refer to the schema of their entries, where each would hold a copy of it.
+fn refer_to_items(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
+    let names: BTreeSet<String> = schemas.keys().cloned().collect();
+    for (name, schema) in schemas {
+        let Some(entry) = name.strip_prefix("PageView_").filter(|entry| names.contains(*entry)) else { continue };
+        if let RefOr::T(Schema::Object(page)) = schema
+            && let Some(RefOr::T(Schema::Array(list))) = page.properties.get_mut("items")
+        {
+            list.items = ArrayItems::RefOrSchema(Box::new(RefOr::Ref(Ref::from_schema_name(entry))));
         }
     }
 }

@@ -86,6 +86,7 @@ pub struct Usage {
     /// Bytes stored at the reading.
     pub stored: Bytes,
     /// Integral of the stored bytes over time.
+    #[serde(with = "super::json::decimal")]
     pub byte_seconds: u128,
     /// Bytes sent to the consumer.
     pub egress: Bytes,

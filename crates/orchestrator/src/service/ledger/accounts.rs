@@ -145,13 +145,28 @@ impl AccountService {
         positive(amount)?;
         let domain = self.visible(call, key).await?;
         let client = self.domains.get(&domain)?;
+        // The settlement layer keeps the name of the request, so that one that was cut off half way is not paid in twice.
         let request = match &call.request {
-            Some(request) => format!("{}:{}", request.id, request.fingerprint),
+            Some(request) => request.id.clone(),
             None => self.work.ids.next::<crate::core::market::ids::TransferId>().to_string(),
         };
-        let deposit = client.deposit(&request, key, amount).await?;
-        self.watcher.book(&domain).await?;
-        Ok(DepositReceipt { index: deposit.index, transfer: self.booked(&domain, deposit.index).await? })
+        let pay_in = || async {
+            let deposit = client.deposit(&request, key, amount).await?;
+            if deposit.amount != amount {
+                return Err(Error::new(
+                    ErrorCode::IdempotencyKeyReused,
+                    "this idempotency key was used with another amount; use a new key for a new deposit",
+                ));
+            }
+            self.watcher.book(&domain).await?;
+            let transfer = self.booked(&domain, deposit.index).await?;
+            let mut changes = Changeset::new();
+            let data = serde_json::json!({ "index": deposit.index, "amount": amount });
+            let audience = Audience::Operators;
+            outbox::event(&mut changes, &self.work.ids, "account.deposit_made", key, audience, data);
+            Ok(Draft::new(changes, DepositReceipt { index: deposit.index, transfer }))
+        };
+        Ok(self.work.run(call, "account.deposit", pay_in).await?.value)
     }
 
     /// Moves money from a provider's earnings to its collateral.
