@@ -1,9 +1,7 @@
 //! Build and version facts, and the versions of stored documents.
 
 #[cfg(any(test, feature = "test-util"))]
-#[cfg(any(test, feature = "test-util"))]
 mod codec;
-#[cfg(any(test, feature = "test-util"))]
 #[cfg(any(test, feature = "test-util"))]
 pub use codec::{CODECS, Codec};
 

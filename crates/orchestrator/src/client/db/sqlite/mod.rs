@@ -46,7 +46,9 @@ pub struct Options {
     pub checkpoint_pages: i32,
     /// How long to wait for another process that writes.
     pub busy_timeout: Duration,
-    /// Files up to so many bytes are checked at each start.
+    /// Files up to so many bytes are checked at each start, which reads them whole. A larger one would make every start
+    /// wait for minutes, for damage that SQLite mostly meets anyway when it reads the page: such a file is opened as it
+    /// is, the log says so, and `PRAGMA quick_check` on a copy is the operator's to schedule.
     pub check_up_to: u64,
     /// The most pages of 4 KiB that the file may have; for tests of the full disk.
     pub max_pages: Option<u32>,
