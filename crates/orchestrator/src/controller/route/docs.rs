@@ -86,7 +86,9 @@ pub(super) fn complete(api: &mut OpenApi) {
 fn refer_to_items(schemas: &mut BTreeMap<String, RefOr<Schema>>) {
     let names: BTreeSet<String> = schemas.keys().cloned().collect();
     for (name, schema) in schemas {
-        let Some(entry) = name.strip_prefix("PageView_").filter(|entry| names.contains(*entry)) else { continue };
+        let Some(entry) = name.strip_prefix("PageView_").filter(|entry| names.contains(*entry)) else {
+            continue;
+        };
         if let RefOr::T(Schema::Object(page)) = schema
             && let Some(RefOr::T(Schema::Array(list))) = page.properties.get_mut("items")
         {
