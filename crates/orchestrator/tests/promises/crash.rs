@@ -110,7 +110,7 @@ async fn story(writes: Option<(i64, bool)>) -> (End, bool, i64) {
 
     let call = store.call(0, "issue");
     let wanted = IssueCredential { permissions: Permissions::ReadWrite, expires_at: None };
-    life.ask(async |node| node.credentials.issue(&call, made[0], wanted.clone()).await).await;
+    life.ask(async |node| node.credentials.issue(&call, made[0], wanted).await).await;
     life.turn().await;
     let contest = OpenDispute {
         allocation: made[0],
