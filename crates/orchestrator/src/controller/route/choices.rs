@@ -85,7 +85,6 @@ fn fields() -> Vec<Choice> {
     let codes = ErrorCode::ALL.iter().map(|code| code.as_str().into()).collect();
     vec![
         ("Problem", "code", codes),
-        ("MeView", "role", roles()),
         ("PrincipalView", "role", roles()),
         ("CreateKey", "role", roles()),
         ("AllocationView", "state", words(&AllocationState::ALL)),

@@ -164,6 +164,9 @@ pub struct Block {
     pub settle_transaction: Option<String>,
     /// Why it was rejected.
     pub rejection: Option<String>,
+    /// The round of sealing that made it. One that was refused and is sealed again, perhaps with the same content, has a
+    /// later round, jobs of its own and transactions of its own.
+    pub round: u64,
     /// When it was sealed.
     pub sealed_at: Timestamp,
     /// When it became final.

@@ -145,7 +145,7 @@ impl Entity for RejectedBlock {
     const NAME: &'static str = "rejected_block";
     const COLLECTION: Collection = schema::REJECTED_BLOCKS;
     fn document_id(&self) -> String {
-        self.0.hash.to_string()
+        format!("{}.{}", self.0.hash, self.0.round)
     }
 }
 

@@ -81,7 +81,7 @@ impl JobHandler for RegisterProof {
         }
         let block = block.value;
         let client = domains.get(&block.header.domain)?;
-        let key = format!("register/{}", block.hash);
+        let key = format!("register/{}.{}", block.hash, block.round);
         let transaction = match journalled(context, &key, json!({ "block": block.hash })).await? {
             Some(transaction) => transaction,
             None => {

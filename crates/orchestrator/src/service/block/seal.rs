@@ -259,6 +259,7 @@ impl SealBlock {
                 register_transaction: None,
                 settle_transaction: None,
                 rejection: None,
+                round: tip.round,
                 sealed_at: ids.now(),
                 final_at: None,
                 header,

@@ -74,7 +74,7 @@ pub(super) fn enqueue(changes: &mut Changeset, ids: &IdGenerator, kind: JobKind,
     let input =
         BlockInput { domain: block.header.domain.clone(), number: block.header.number, hash: block.hash };
     let subject = Block::id_of(&input.domain, input.number);
-    let key = format!("{subject}/{}", input.hash);
+    let key = format!("{subject}/{}.{}", input.hash, block.round);
     let mut job = NewJob::now(kind, subject, key, ids.now());
     job.input = serde_json::to_value(input).unwrap_or_default();
     job.trace_id = trace.to_owned();

@@ -60,7 +60,7 @@ impl JobHandler for UpdateState {
             return Err(JobError::PollAgain(settings.poll));
         }
         let client = domains.get(&block.value.header.domain)?;
-        let key = format!("update/{}", block.value.hash);
+        let key = format!("update/{}.{}", block.value.hash, block.value.round);
         let transaction = match journalled(context, &key, json!({ "block": block.value.hash })).await? {
             Some(transaction) => transaction,
             None => match client.update_state(&key, &block.value.header).await {
