@@ -11,6 +11,7 @@ mod api;
 mod architecture;
 mod clients;
 mod contract;
+mod daemon;
 mod jobs;
 mod market;
 mod sla;
