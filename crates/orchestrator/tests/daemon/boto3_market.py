@@ -117,7 +117,7 @@ assert outcome(reader.put_object, Bucket=bucket, Key="small", Body=b"x") == "Acc
 
 # Rotation: both work, then only the new one.
 id_of = first["credential"]["id"]
-second = api(mine, "POST", f"/credentials/{id_of}/rotate", {"overlap_ms": 4_000})
+second = api(mine, "POST", f"/credentials/{id_of}/rotate", {"overlap_ms": 10_000})
 renewed = client(routing, second)
 for each in (s3, renewed):
     each.put_object(Bucket=bucket, Key="overlap", Body=b"both")

@@ -77,8 +77,9 @@ pub(super) struct Consumer {
     id: String,
     unit: String,
     count: u64,
+    /// Index on the chain → amount.
+    deposits: BTreeMap<u64, u128>,
     /// Transfer id → amount.
-    deposits: BTreeMap<String, u128>,
     withdrawals: BTreeMap<String, u128>,
     bought: Vec<Bought>,
 }
@@ -199,7 +200,8 @@ impl Consumer {
         let (key, sum) = (self.fresh_key(), u128::from(100 + self.dice.below(100)) * TOKEN);
         let (path, body) = (format!("{}/deposits", self.account()), json!({ "amount": sum.to_string() }));
         let receipt = self.post(self.operator.clone(), &path, &body, &key).await;
-        self.deposits.insert(text(&receipt["transfer"], "id"), sum);
+        let index = receipt["index"].as_u64().unwrap();
+        assert!(self.deposits.insert(index, sum).is_none(), "two deposits, one index: {receipt}");
     }
 
     async fn withdraw(&mut self) {
@@ -277,8 +279,7 @@ impl Consumer {
 /// What must not differ between an answer and its repetition: what was made, not the state that it has come to since.
 fn identity(answer: &Value) -> Vec<Value> {
     let fields = ["id", "secret_access_key", "index", "amount"].into_iter().map(|field| &answer[field]);
-    let nested = [&answer["credential"]["id"], &answer["transfer"]["id"]];
-    fields.chain(nested).cloned().collect()
+    fields.chain([&answer["credential"]["id"]]).cloned().collect()
 }
 
 /// A bucket with keys.
@@ -361,7 +362,13 @@ impl Consumer {
             let these = transfers.iter().filter(|t| t["kind"] == kind);
             these.map(|t| (text(t, "id"), amount(&t["amount"]))).collect::<BTreeMap<_, _>>()
         };
-        assert_eq!(of("deposit"), self.deposits, "deposits");
+        let deposits = transfers.iter().filter(|t| t["kind"] == "deposit").map(|t| {
+            let index = t["subject"].as_str().and_then(|subject| subject.strip_prefix("deposit:")).unwrap();
+            (index.parse().unwrap(), amount(&t["amount"]))
+        });
+        let deposits = deposits.collect::<Vec<(u64, u128)>>();
+        assert_eq!(deposits.len(), self.deposits.len(), "deposits");
+        assert_eq!(deposits.into_iter().collect::<BTreeMap<_, _>>(), self.deposits, "deposits");
         assert_eq!(of("withdraw"), self.withdrawals, "withdrawals");
         let funded = transfers.iter().filter(|t| t["kind"] == "fund").map(|t| text(t, "credit"));
         let funded = funded.collect::<Vec<_>>();

@@ -139,7 +139,15 @@ impl AccountService {
             None => self.work.ids.next::<crate::core::market::ids::TransferId>().to_string(),
         };
         let deposit = client.deposit(&request, key, amount).await?;
-        self.watcher.book(&domain).await?;
+        match self.watcher.book(&domain).await {
+            // The money is on the chain: the watcher books it soon, and to repeat the request would deposit twice.
+            Err(error) if error.retryable() => {
+                tracing::warn!(index = deposit.index, error = crate::error::chain(&error), "booked later");
+            }
+            booked => {
+                booked?;
+            }
+        }
         Ok(DepositReceipt { index: deposit.index, transfer: self.booked(&domain, deposit.index).await? })
     }
 
