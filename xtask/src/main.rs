@@ -32,7 +32,7 @@ enum Task {
     },
     /// Measure, in a release build, and print the figures beside the machine's own limits.
     Bench {
-        /// Which benchmark; `list` names them.
+        /// Which benchmark; `list` names them, `all` runs them all.
         name: String,
         /// Print an array of rows {name, value, unit, baseline, ratio, goal, holds}.
         #[arg(long)]
@@ -87,8 +87,14 @@ fn test(embedded: bool, filter: &[OsString]) -> Result<(), String> {
 }
 
 fn bench(name: &str, json: bool) -> Result<(), String> {
+    // The daemon's program as well: `idle` starts it.
+    let packages = ["--package", "orchestrator-bench", "--package", "orchestrator"];
+    let mut build = cargo();
+    build.args(["build", "--release", "--quiet", "--locked", "--bins"]).args(packages);
+    run("build", &mut build)?;
     let mut command = cargo();
-    command.args(["run", "--release", "--quiet", "--locked", "--package", "orchestrator-bench", "--", name]);
+    command.args(["run", "--release", "--quiet", "--locked"]).args(packages);
+    command.args(["--bin", "orchestrator-bench", "--", name]);
     if json {
         command.arg("--json");
     }

@@ -1,4 +1,4 @@
-//! The stock clients that tests use: boto3 in a virtual environment, and rclone out of its Debian package. Both live in
+//! The stock clients that tests use: boto3 and a validator of OpenAPI documents in a virtual environment, and rclone out of its Debian package. Both live in
 //! a cache outside the checkout, under a name made of the pins, and never touch the system. A lock file keeps two runs
 //! from making the same cache at once; a cache that is not finished is made again.
 
@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Python packages, pinned.
-const PYTHON_PACKAGES: &[&str] = &["boto3==1.44.5"];
+const PYTHON_PACKAGES: &[&str] = &["boto3==1.44.5", "openapi-spec-validator==0.9.0"];
 /// Debian packages, as the distribution pins them; unpacked, not installed.
 const DEBIAN_PACKAGES: &[&str] = &["rclone"];
 /// Says that a cache is whole.

@@ -3,8 +3,13 @@
 use clap::{Parser, Subcommand};
 use row::Row;
 
+mod client;
+mod idle;
 mod jobs;
+mod market;
 mod offerings;
+mod process;
+mod reserve;
 mod row;
 mod seal;
 mod store;
@@ -23,26 +28,69 @@ struct Cli {
 /// A benchmark; one module each.
 #[derive(Subcommand)]
 enum Bench {
+    /// Name the benchmarks.
+    List,
+    /// Run all of them, one after the other, each in a process of its own.
+    All,
+    /// From a reservation to S3 keys over HTTP, one client.
+    Reserve,
+    /// Offerings filtered and ranked over 100,000 units, through the whole API.
+    Offerings,
     /// Jobs enqueued, claimed and completed on SQLite with durable commits.
     Jobs,
-    /// Jobs through the database alone: insert, claim, complete.
-    Store(store::Args),
     /// A block of 100,000 accounts sealed and proved.
     Seal,
-    /// Offerings filtered and ranked over 100,000 units.
-    Offerings,
+    /// What a daemon takes that nobody calls.
+    Idle(idle::Args),
+    /// Jobs through the database alone: insert, claim, complete.
+    Store(store::Args),
+    /// The baseline of `idle`; runs until it is killed.
+    #[command(hide = true)]
+    BareIdle,
 }
 
 type BenchResult = Result<Vec<Row>, Box<dyn std::error::Error>>;
 
+/// What `list` names and `all` runs.
+const ALL: [(&str, &str); 6] = [
+    ("reserve", "from a reservation to S3 keys over HTTP, one client"),
+    ("offerings", "GET /market/offerings over 100,000 units, through the whole API"),
+    ("jobs", "jobs enqueued, claimed and completed on SQLite with durable commits"),
+    ("seal", "a block of 100,000 accounts sealed and proved"),
+    ("idle", "memory and processor time of a daemon that nobody calls"),
+    ("store", "jobs through the database alone: insert, claim, complete"),
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cli = Cli::parse();
     let rows = match cli.bench {
-        Bench::Jobs => jobs::run()?,
-        Bench::Store(args) => store::store(&args),
-        Bench::Seal => seal::run()?,
+        Bench::List => return Ok(row::list(&ALL, cli.json)?),
+        Bench::All => all()?,
+        Bench::Reserve => reserve::run()?,
         Bench::Offerings => offerings::run()?,
+        Bench::Jobs => jobs::run()?,
+        Bench::Seal => seal::run()?,
+        Bench::Idle(args) => idle::run(&args)?,
+        Bench::Store(args) => store::store(&args),
+        Bench::BareIdle => idle::bare()?,
     };
     row::print(&rows, cli.json)?;
     Ok(())
+}
+
+/// Each in a process of its own, so that none has the memory or the threads of another.
+fn all() -> BenchResult {
+    let own = std::env::current_exe()?;
+    let mut rows = Vec::new();
+    for (name, _) in ALL {
+        let output = std::process::Command::new(&own)
+            .args([name, "--json"])
+            .stderr(std::process::Stdio::inherit())
+            .output()?;
+        if !output.status.success() {
+            return Err(format!("{name} ended with {}", output.status).into());
+        }
+        rows.extend(serde_json::from_slice::<Vec<Row>>(&output.stdout)?);
+    }
+    Ok(rows)
 }

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A figure.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     /// What was measured.
     pub name: String,
@@ -63,6 +63,20 @@ impl Row {
     }
 }
 
+/// Prints the names of benchmarks and what each is about.
+///
+/// # Errors
+/// When standard output can't be written.
+pub fn list(all: &[(&str, &str)], json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        serde_json::to_writer(&mut out, &names)?;
+        return writeln!(out);
+    }
+    all.iter().try_for_each(|(name, about)| writeln!(out, "{name:<12} {about}"))
+}
+
 /// Prints rows for people, or as one JSON array.
 ///
 /// # Errors
@@ -74,7 +88,7 @@ pub fn print(rows: &[Row], json: bool) -> io::Result<()> {
         return writeln!(out);
     }
     for row in rows {
-        write!(out, "{:<44} {:>14.3} {:<10}", row.name, row.value, row.unit)?;
+        write!(out, "{:<60} {:>14.3} {:<8}", row.name, row.value, row.unit)?;
         if let (Some(baseline), Some(ratio)) = (row.baseline, row.ratio) {
             write!(out, "  limit {baseline:.3}  ratio {ratio:.4}")?;
         }

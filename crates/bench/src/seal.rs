@@ -8,7 +8,7 @@ use orchestrator::{
         block::{BlockHeader, Hash32},
         ids::{ConsumerId, Id},
         state::{
-            LedgerState, Record, account_key_hash, decode_records, encode_records, evidence_root,
+            LedgerState, Record, decode_records, encode_records, evidence_root,
             hash::{Tag, keccak},
             record::events_root,
         },
@@ -17,16 +17,15 @@ use orchestrator::{
     service::block::prove::reexecute,
 };
 
-use crate::row::Row;
+use crate::{process, row::Row};
 
 const ACCOUNTS: u32 = 100_000;
 
 /// The records of a block that opens 100,000 accounts and credits each with a deposit.
 fn seal(state: &mut LedgerState, keys: &[AccountKey]) -> Result<Vec<Record>, Box<dyn std::error::Error>> {
-    let domain = state.domain().clone();
     let mut records = Vec::with_capacity(keys.len() * 2);
     for (key, index) in keys.iter().zip(0_u32..) {
-        let open = Record::OpenAccount { key: account_key_hash(&domain, key) };
+        let open = Record::OpenAccount { key: state.account_key_hash(key) };
         let deposit = Record::Deposit { index: u64::from(index) + 1, to: index, amount: 1_000_000 };
         for record in [open, deposit] {
             state.apply(&record)?;
@@ -45,14 +44,6 @@ fn bare_hashes(count: u32) -> f64 {
     }
     std::hint::black_box(hash);
     f64::from(count) / start.elapsed().as_secs_f64()
-}
-
-/// The largest resident size of this process so far, in MB.
-fn peak_memory() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1_024.0 / 1e6)
 }
 
 /// Runs it.
@@ -99,7 +90,7 @@ pub fn run() -> Result<Vec<Row>, Box<dyn std::error::Error>> {
         Row::new("seal and prove 100,000 accounts", sealed + proved, "s").beside(hashes / bare).at_most(1.0),
         Row::new("bare keccak-256 of two children", bare, "1/s"),
     ];
-    if let Some(peak) = peak_memory() {
+    if let Some(peak) = process::memory("self", "VmHWM") {
         rows.push(Row::new("peak memory of seal and prove", peak, "MB").at_most(200.0));
     }
     Ok(rows)

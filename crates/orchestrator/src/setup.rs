@@ -23,7 +23,7 @@ use crate::{
     client::clock::{SystemClock, SystemEntropy},
     config::Config,
     controller::{
-        route::{self, ApiSettings, ApiState},
+        route::{self, ApiSettings, ApiState, ServeSettings},
         worker::{
             Driver, DriverSettings, Relay, RelayPorts, RelaySettings, TriggerConsumer, TriggerRegistry,
             prober,
@@ -153,10 +153,10 @@ impl Daemon {
         let state = api_state(config, &clients, services, registry, stop_intake.clone());
         let database: Arc<dyn DatabaseClient> = clients.database.clone();
         let intake = {
-            let (router, stop, drain) =
-                (route::router(state), stop_intake.clone(), config.jobs.drain.0.to_std());
+            let (router, stop) = (route::router(state), stop_intake.clone());
+            let settings = ServeSettings { drain: config.jobs.drain.0.to_std(), ..ServeSettings::default() };
             tokio::spawn(async move {
-                if let Err(error) = route::serve(listener, router, stop, drain).await {
+                if let Err(error) = route::serve(listener, router, stop, settings).await {
                     tracing::error!(%error, "the API stopped");
                 }
             })
@@ -237,6 +237,7 @@ async fn start_background(
     let relay_ports = RelayPorts {
         reader: clients.database.clone(),
         committer: clients.database.clone(),
+        ids: clients.work.ids.clone(),
         clock: clients.clock.clone(),
         events: clients.events.clone(),
         queue: clients.queue.clone(),
@@ -325,7 +326,6 @@ fn api_state(
         timeout: config.api.timeout.0.to_std(),
         rate_limit: config.api.requests_per_minute,
         rate_window: Micros::from_secs(60),
-        drain: config.jobs.drain.0.to_std(),
         ..ApiSettings::default()
     };
     ApiState::new(route::Services {

@@ -12,6 +12,8 @@ mod architecture;
 mod clients;
 mod contract;
 mod daemon;
+mod golden;
 mod jobs;
 mod market;
+mod promises;
 mod sla;

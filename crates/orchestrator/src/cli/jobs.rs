@@ -1,4 +1,4 @@
-//! `orchestrator jobs list|show|retry`.
+//! `orchestrator jobs list|show|retry|redrive`.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ pub enum JobsCommand {
     Show(JobArgs),
     /// Give a failed job another chance.
     Retry(JobArgs),
+    /// Give all jobs behind dead letters another chance.
+    Redrive(RedriveArgs),
 }
 
 /// Which jobs.
@@ -45,6 +47,16 @@ pub struct JobArgs {
     api: ApiArgs,
 }
 
+/// How many.
+#[derive(Debug, Args)]
+pub struct RedriveArgs {
+    /// Dead letters to take at most, 1 to 1000.
+    #[arg(long, default_value_t = 100)]
+    max: u32,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
 /// Carries the command out.
 ///
 /// # Errors
@@ -59,6 +71,11 @@ pub async fn run(command: &JobsCommand) -> Outcome {
         JobsCommand::Retry(args) => {
             let job = Api::new(&args.api)?.post(&format!("/jobs/{}/retry", args.id), json!({})).await?;
             show(&job, args.api.json)
+        }
+        JobsCommand::Redrive(args) => {
+            let body = json!({"max": args.max});
+            let report = Api::new(&args.api)?.post("/jobs/dead-letters/redrive", body).await?;
+            show(&report, args.api.json)
         }
     }
 }

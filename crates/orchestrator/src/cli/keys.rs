@@ -119,7 +119,7 @@ async fn create(args: &CreateArgs) -> Outcome {
         return output::json(&made);
     }
     output::line(&text(&made, "text"))?;
-    output::note(&format!("key {} was made; its text is shown only this once", text(&made, "id")));
+    output::note(&format!("{} was made; its text is shown only this once", text(&made, "id")));
     Ok(())
 }
 

@@ -44,7 +44,11 @@ pub async fn run(args: &VerifyArgs) -> Outcome {
             report.records,
             report.state_root,
             report.total,
-            if report.is_final { "final" } else { "not final yet" },
+            match (report.blocks, report.is_final) {
+                (0, _) => "still to come",
+                (_, true) => "final",
+                (_, false) => "not final yet",
+            },
         ))?;
     }
     if report.holds() {

@@ -71,7 +71,7 @@ pub fn load(layers: &Layers) -> Result<Config, ConfigError> {
     }
     read_environment(&layers.environment, &mut settings);
     for (key, value) in &layers.flags {
-        let place = format!("flag --{}", key.replace('.', "-"));
+        let place = format!("--set {key}");
         settings.push(Setting { key: path(key), value: scalar(value), place });
     }
     let config = apply(&settings, &mut faults);
@@ -240,7 +240,7 @@ mod tests {
             ("test.toml:7", "sla.billing_period"),
             ("test.toml:9", "nope.a"),
             ("environment ORCHESTRATOR_JOBS__LEASE", "jobs.lease"),
-            ("flag --market-fee_basis_points", "market.fee_basis_points"),
+            ("--set market.fee_basis_points", "market.fee_basis_points"),
         ] {
             assert!(told.contains(&expected), "{expected:?} is missing in {told:?}");
         }

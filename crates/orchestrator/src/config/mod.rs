@@ -55,7 +55,7 @@ pub struct Config {
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Where: `FILE:LINE`, `environment ORCHESTRATOR_…`, `flag --…`, or `default`.
+    /// Where: `FILE:LINE`, `environment ORCHESTRATOR_…`, `--set SECTION.KEY`, or `default`.
     pub place: String,
     /// The key, dotted.
     pub key: String,

@@ -272,6 +272,7 @@ pub struct Job {
 }
 
 impl Entity for Job {
+    const NAME: &'static str = "job";
     const COLLECTION: Collection = schema::JOBS;
     fn document_id(&self) -> String {
         self.id.to_string()

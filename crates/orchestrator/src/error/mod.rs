@@ -107,6 +107,10 @@ impl From<DatabaseError> for Error {
             DatabaseError::Unavailable(_) => {
                 (ErrorCode::Unavailable, "the database does not answer; try again")
             }
+            DatabaseError::TooNew { .. } => (
+                ErrorCode::Internal,
+                "a newer release of the daemon wrote this; the operator must start that release again",
+            ),
             DatabaseError::AlreadyExists { .. }
             | DatabaseError::Missing { .. }
             | DatabaseError::BelowFloor { .. }

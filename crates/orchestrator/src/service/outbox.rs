@@ -73,6 +73,7 @@ pub struct OutboxRow {
 }
 
 impl Entity for OutboxRow {
+    const NAME: &'static str = "outbox_row";
     const COLLECTION: Collection = schema::OUTBOX;
     fn document_id(&self) -> String {
         self.id.to_string()

@@ -83,6 +83,7 @@ pub struct RequestRecord {
 }
 
 impl Entity for RequestRecord {
+    const NAME: &'static str = "request_record";
     const COLLECTION: Collection = schema::REQUESTS;
     fn document_id(&self) -> String {
         self.id.clone()
@@ -107,6 +108,7 @@ pub struct AuditEntry {
 }
 
 impl Entity for AuditEntry {
+    const NAME: &'static str = "audit_entry";
     const COLLECTION: Collection = schema::AUDIT;
     fn document_id(&self) -> String {
         self.id.to_string()

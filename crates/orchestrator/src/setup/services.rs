@@ -104,9 +104,9 @@ impl Services {
             sla: SlaService::new(work.clone(), clients.storage.clone(), sla_settings.clone()),
             reputations: ReputationService::new(work.clone()),
             pricing: PricingService::new(work.clone()),
-            jobs: JobService::new(work.clone()),
+            jobs: JobService::new(work.clone()).with_dead_letters(clients.job_queue.clone()),
             proofs: ProofService::new(accounts.clone(), blocks.store.clone(), clients.domains.clone()),
-            blocks: BlockService::new(blocks.store),
+            blocks: BlockService::new(work.clone(), blocks.store),
             market,
             allocations,
             sla_settings,
@@ -201,6 +201,7 @@ fn sla_settings(config: &Config) -> SlaSettings {
         lateness: config.sla.settle_delay.0,
         metering_tolerance: Ppm(config.sla.usage_tolerance_ppm),
         fee: BasisPoints(config.market.fee_basis_points),
+        disputes: dispute_settings(config),
         ..SlaSettings::default()
     }
 }

@@ -69,6 +69,73 @@ fn every_reference_of_the_description_leads_somewhere() {
 }
 
 #[test]
+fn every_operation_describes_what_it_answers() {
+    let described = serde_json::to_value(openapi()).unwrap();
+    let resolve = |response: &Value| match response["$ref"].as_str() {
+        Some(reference) => described.pointer(reference.strip_prefix('#').unwrap()).unwrap().clone(),
+        None => response.clone(),
+    };
+    for (path, item) in described["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let responses = operation["responses"].as_object().unwrap();
+            for (status, response) in responses {
+                let response = resolve(response);
+                let text = response["description"].as_str().unwrap_or_default();
+                assert!(!text.is_empty(), "{method} {path} {status}");
+                let kinds = response["content"].as_object().unwrap();
+                let is_report = path == "/health/ready";
+                assert_eq!(
+                    kinds.contains_key("application/problem+json"),
+                    !status.starts_with('2') && !(is_report && status == "503"),
+                    "{method} {path} {status}"
+                );
+            }
+            let open = operation["security"] == json!([{}]);
+            for (status, wanted) in [
+                ("400", true),
+                ("401", !open),
+                ("403", !open),
+                ("429", !open),
+                ("404", path.contains('{')),
+                ("409", method == "post"),
+                ("413", method == "post"),
+                ("415", method == "post"),
+                ("422", method == "post"),
+                ("500", true),
+            ] {
+                assert_eq!(responses.contains_key(status), wanted, "{method} {path} {status}");
+            }
+        }
+    }
+    for (name, schema) in described["components"]["schemas"].as_object().unwrap() {
+        if let Some(entry) = name.strip_prefix("PageView_") {
+            let items = &schema["properties"]["items"]["items"]["$ref"];
+            assert_eq!(*items, format!("#/components/schemas/{entry}"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_independent_tool_finds_the_description_valid() {
+    let Some(python) = std::env::var_os("ORCHESTRATOR_TEST_PYTHON") else {
+        println!("not run: ORCHESTRATOR_TEST_PYTHON names no Python");
+        return;
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), serde_json::to_string(&openapi()).unwrap()).unwrap();
+    let script = "import importlib.util, json, sys\n\
+         if importlib.util.find_spec('openapi_spec_validator') is None: sys.exit(3)\n\
+         from openapi_spec_validator import validate\n\
+         validate(json.load(open(sys.argv[1])))";
+    let output = std::process::Command::new(python).args(["-c", script]).arg(file.path()).output().unwrap();
+    if output.status.code() == Some(3) {
+        println!("not run: the Python has no openapi-spec-validator");
+        return;
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn routes_are_only_made_where_they_are_described() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller/route");
     for entry in std::fs::read_dir(folder).unwrap() {

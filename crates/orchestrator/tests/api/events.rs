@@ -3,10 +3,14 @@
 use futures::StreamExt;
 use orchestrator::{
     core::{
-        client::database::{Changeset, Committer},
+        client::{
+            database::{Changeset, Committer, Expect},
+            schema,
+        },
         market::{
             event::{Audience, DomainEvent},
             ids::EventId,
+            quantity::Micros,
         },
     },
     service::outbox::{OutboxRow, Outgoing},
@@ -58,35 +62,85 @@ async fn a_client_sees_live_what_is_meant_for_it() {
     assert!(!text.contains("secret.one") && !text.contains("other.tenant"), "{text}");
 }
 
+/// An event in the outbox, published or not.
+async fn keep(api: &Api, event: &DomainEvent, sent_at: Option<i64>) {
+    let row = OutboxRow {
+        id: event.id,
+        unsent: sent_at.is_none().then_some(1),
+        sent_at,
+        attempts: 0,
+        created_at: event.at,
+        outgoing: Outgoing::Event(event.clone()),
+    };
+    let mut changes = Changeset::new();
+    changes.insert(&row);
+    api.database.commit(changes).await.unwrap();
+}
+
+/// The kinds of the test's own events, in the order in which they came.
+fn kinds(text: &str) -> Vec<&str> {
+    let all = text.lines().filter_map(|line| line.strip_prefix("event: "));
+    all.filter(|kind| !kind.contains('.')).collect()
+}
+
+const MILLI: Micros = Micros::from_millis(1);
+
 #[tokio::test]
 async fn after_a_break_the_missed_events_come_first_and_none_twice() {
     let api = Api::start().await;
     let consumer = api.consumer().await;
-    let mut ids = Vec::new();
-    for kind in ["first", "second", "third"] {
-        api.clock.advance(orchestrator::core::market::quantity::Micros::from_millis(5));
+    let mut events = Vec::new();
+    for (kind, is_sent) in [("first", true), ("second", true), ("third", false)] {
+        api.clock.advance(MILLI);
         let event = event(&api, kind, Audience::Public);
-        ids.push(event.clone());
-        let row = OutboxRow {
-            id: event.id,
-            unsent: Some(1),
-            sent_at: None,
-            attempts: 0,
-            created_at: event.at,
-            outgoing: Outgoing::Event(event),
-        };
-        let mut changes = Changeset::new();
-        changes.insert(&row);
-        api.database.commit(changes).await.unwrap();
+        keep(&api, &event, is_sent.then(|| api.work.now().as_micros())).await;
+        events.push(event);
     }
-    let response = open(&api, &consumer.key, Some(ids[0].id)).await;
-    api.clock.advance(orchestrator::core::market::quantity::Micros::from_millis(5));
+    let response = open(&api, &consumer.key, Some(events[0].id)).await;
+    api.clock.advance(MILLI);
     // The relay publishes what was replayed, too.
-    api.events.send(ids[2].clone()).unwrap();
+    api.events.send(events[2].clone()).unwrap();
     api.events.send(event(&api, "fourth", Audience::Public)).unwrap();
     let text = until(response, "event: fourth").await;
-    let order: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
-    assert_eq!(order, ["second", "third", "fourth"]);
+    assert_eq!(kinds(&text), ["second", "third", "fourth"]);
+}
+
+#[tokio::test]
+async fn an_event_that_was_committed_after_a_later_one_is_not_missed() {
+    let api = Api::start().await;
+    let consumer = api.consumer().await;
+    // Both ids are of one millisecond; the greater one was committed and published first, and seen.
+    let (one, two) = (event(&api, "one", Audience::Public), event(&api, "two", Audience::Public));
+    let (early, late) = if one.id < two.id { (one, two) } else { (two, one) };
+    let now = api.work.now().as_micros();
+    for sent_at in [now + 10, now, now - 500_000] {
+        keep(&api, &late, Some(now)).await;
+        keep(&api, &early, Some(sent_at)).await;
+        let end = event(&api, "end", Audience::Public);
+        let response = open(&api, &consumer.key, Some(late.id)).await;
+        api.events.send(end).unwrap();
+        let text = until(response, "event: end").await;
+        assert_eq!(kinds(&text), [early.kind.as_str(), "end"], "{sent_at}");
+        let mut gone = Changeset::new();
+        for id in [late.id, early.id] {
+            gone.delete(schema::OUTBOX, id, Expect::Version(1));
+        }
+        api.database.commit(gone).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_last_event_that_is_kept_no_more_lets_everything_later_come() {
+    let api = Api::start().await;
+    let consumer = api.consumer().await;
+    let gone = event(&api, "gone", Audience::Public);
+    api.clock.advance(Micros::from_secs(5));
+    let kept = event(&api, "kept", Audience::Public);
+    keep(&api, &kept, Some(api.work.now().as_micros())).await;
+    let response = open(&api, &consumer.key, Some(gone.id)).await;
+    api.events.send(event(&api, "end", Audience::Public)).unwrap();
+    let text = until(response, "event: end").await;
+    assert_eq!(kinds(&text), ["kept", "end"]);
 }
 
 #[tokio::test]

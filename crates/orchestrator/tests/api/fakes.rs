@@ -1,5 +1,4 @@
-//! Ports that the API's tests stand on: a cache, an event feed, a settlement layer and a storage, as little as is
-//! needed.
+//! Ports that the API's tests stand on: a cache, an event feed and a dependency, as little as is needed.
 
 use std::{
     collections::HashMap,
@@ -13,20 +12,8 @@ use orchestrator::{
         client::{
             cache::{CacheClient, CacheError},
             event_bus::EventFeed,
-            storage::{ByteStream, ObjectInfo, ObjectPage, StorageClient, StorageError},
         },
-        madara::settlement::{
-            BlockProof, Deposit, SettledBlock, SettlementClient, SettlementError, TransactionStatus,
-            WithdrawalClaim,
-        },
-        market::{
-            account::AccountKey,
-            block::{BlockHeader, Hash32},
-            event::DomainEvent,
-            money::Amount,
-            quantity::{Micros, Timestamp},
-            terms::DomainId,
-        },
+        market::{event::DomainEvent, quantity::Micros},
     },
 };
 use tokio::sync::broadcast;
@@ -82,111 +69,5 @@ impl Dependency for Part {
     }
     async fn check(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         if self.down.load(std::sync::atomic::Ordering::Relaxed) { Err("down".into()) } else { Ok(()) }
-    }
-}
-
-/// A settlement layer that takes deposits, confirmed at once, and nothing else.
-pub(crate) struct Chain {
-    domain: DomainId,
-    deposits: Mutex<Vec<(String, Deposit)>>,
-}
-
-impl Chain {
-    pub(crate) fn new() -> Self {
-        Self { domain: DomainId::local(), deposits: Mutex::default() }
-    }
-}
-
-fn not_here() -> SettlementError {
-    SettlementError::NotSupported("this")
-}
-
-#[async_trait]
-impl SettlementClient for Chain {
-    fn domain(&self) -> &DomainId {
-        &self.domain
-    }
-    async fn register_proof(
-        &self,
-        _: &str,
-        _: &BlockHeader,
-        _: &BlockProof,
-        _: &str,
-    ) -> Result<String, SettlementError> {
-        Err(not_here())
-    }
-    async fn update_state(&self, _: &str, _: &BlockHeader) -> Result<String, SettlementError> {
-        Err(not_here())
-    }
-    async fn transaction(&self, _: &str) -> Result<TransactionStatus, SettlementError> {
-        Err(not_here())
-    }
-    async fn last_settled(&self) -> Result<SettledBlock, SettlementError> {
-        Ok(SettledBlock { number: 0, hash: Hash32::default(), state_root: Hash32::default(), is_final: true })
-    }
-    async fn block(&self, _: u64) -> Result<Option<(BlockHeader, String)>, SettlementError> {
-        Ok(None)
-    }
-    async fn deposits(&self, after: u64, limit: usize) -> Result<Vec<Deposit>, SettlementError> {
-        let all = self.deposits.lock().unwrap();
-        Ok(all.iter().map(|(_, d)| d.clone()).filter(|d| d.index > after).take(limit).collect())
-    }
-    async fn deposit(
-        &self,
-        key: &str,
-        account: AccountKey,
-        amount: Amount,
-    ) -> Result<Deposit, SettlementError> {
-        let mut all = self.deposits.lock().unwrap();
-        if let Some((_, known)) = all.iter().find(|(known, _)| known == key) {
-            return Ok(known.clone());
-        }
-        let index = all.len() as u64 + 1;
-        let deposit = Deposit { index, account, amount, confirmed: true, at: Timestamp(0) };
-        all.push((key.to_owned(), deposit.clone()));
-        Ok(deposit)
-    }
-    async fn withdraw(&self, _: &WithdrawalClaim) -> Result<Amount, SettlementError> {
-        Err(not_here())
-    }
-    async fn nonce(&self) -> Result<u64, SettlementError> {
-        Ok(0)
-    }
-}
-
-/// A storage without objects.
-pub(crate) struct EmptyStorage;
-
-#[async_trait]
-impl StorageClient for EmptyStorage {
-    async fn create_bucket(&self, _: &str) -> Result<(), StorageError> {
-        Ok(())
-    }
-    async fn delete_bucket(&self, _: &str) -> Result<(), StorageError> {
-        Ok(())
-    }
-    async fn put(&self, bucket: &str, _: &str, _: ByteStream) -> Result<u64, StorageError> {
-        Err(StorageError::NoBucket(bucket.into()))
-    }
-    async fn get(&self, bucket: &str, _: &str) -> Result<ByteStream, StorageError> {
-        Err(StorageError::NoBucket(bucket.into()))
-    }
-    async fn head(&self, bucket: &str, _: &str) -> Result<ObjectInfo, StorageError> {
-        Err(StorageError::NoBucket(bucket.into()))
-    }
-    async fn list(
-        &self,
-        bucket: &str,
-        _: &str,
-        _: Option<&str>,
-        _: usize,
-    ) -> Result<ObjectPage, StorageError> {
-        Err(StorageError::NoBucket(bucket.into()))
-    }
-    async fn delete(&self, _: &str, _: &str) -> Result<(), StorageError> {
-        Ok(())
-    }
-    async fn presign_get(&self, _: &str, _: &str, _: Micros) -> Result<String, StorageError> {
-        Err(StorageError::NotSupported("presigning"))
     }
 }

@@ -6,51 +6,22 @@ use std::{
 };
 
 use orchestrator::{
-    client::{
-        clock::{ManualClock, SeededEntropy},
-        db::memory::MemoryDatabase,
-        vault::AesVault,
-    },
-    controller::{
-        route::{ApiSettings, ApiState, Services, router, serve},
-        worker::trigger::TriggerRegistry,
-    },
+    client::{clock::ManualClock, db::memory::MemoryDatabase, provider::FakeProvider},
+    controller::route::{ApiSettings, ServeSettings, router, serve},
     core::{
         client::{
-            database::{Filter, Reader},
-            event_bus::EventFeed,
+            database::{Filter, Query, Reader},
             schema::{self, Collection},
         },
-        market::{
-            event::DomainEvent,
-            ids::{IdGenerator, OperatorId},
-            party::Principal,
-            quantity::{Micros, Timestamp},
-        },
+        market::{event::DomainEvent, quantity::Micros},
     },
-    service::{
-        access::{AccessSettings, AuditService, CredentialService, KeyService, KeySettings},
-        allocation::{AllocationService, AllocationSettings},
-        block::{BlockService, BlockStore},
-        job::JobService,
-        ledger::{
-            accounts::AccountService,
-            dispute::{DisputeService, DisputeSettings},
-        },
-        market::{MarketService, MarketSettings},
-        pricing::PricingService,
-        proof::ProofService,
-        scoring::{ChangeFeed, OfferingService, OfferingSettings, ReputationService, WatchedCommitter},
-        settlement::SettlementDomains,
-        sla::{EvidenceService, OracleService, SlaService, SlaSettings},
-        work::{Call, Work},
-    },
+    service::{allocation::AllocationService, job::Engine, work::Work},
 };
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::fakes::{Cache, Chain, EmptyStorage, Feed, Part};
+use super::{fakes::Cache, world};
 
 /// A running API.
 pub(crate) struct Api {
@@ -65,6 +36,10 @@ pub(crate) struct Api {
     pub(crate) closing: CancellationToken,
     /// An operator's key.
     pub(crate) operator: String,
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) engine: Engine,
+    pub(crate) provider: FakeProvider,
+    pub(crate) allocations: AllocationService,
 }
 
 impl Drop for Api {
@@ -115,80 +90,57 @@ impl Api {
     }
 
     pub(crate) async fn with(settings: ApiSettings) -> Self {
+        Self::serving(settings, ServeSettings::default()).await
+    }
+
+    pub(crate) async fn serving(settings: ApiSettings, serving: ServeSettings) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let database = MemoryDatabase::with_schema();
-        let clock = ManualClock::new(Timestamp(1_790_000_000_000_000));
-        let entropy = Arc::new(SeededEntropy::new(7));
-        let ids = IdGenerator::new(Arc::new(clock.clone()), entropy.clone());
-        let feed = ChangeFeed::new();
-        let committer = Arc::new(WatchedCommitter::new(database.clone(), feed.clone()));
-        let work = Work::new(database.clone(), committer, ids.clone());
-        let (events, _) = broadcast::channel(16);
-        let cache = Arc::new(Cache::default());
-        let closing = CancellationToken::new();
-        let down = Arc::new(AtomicBool::new(false));
-        let keys = Arc::new(KeyService::new(work.clone(), entropy.clone(), KeySettings::default()));
-        let offerings = OfferingService::new(database.clone(), ids, feed, OfferingSettings::default());
-        let vault = Arc::new(AesVault::new(&zeroize::Zeroizing::new([7; 32]), entropy.clone()));
-        let access = AccessSettings { wait: Micros::ZERO, ..AccessSettings::default() };
-        let domains = SettlementDomains::new([Arc::new(Chain::new()) as _]);
-        let operator = Principal::Operator(work.ids.next::<OperatorId>());
-        let call = Call { principal: operator, request: None, trace_id: String::new() };
-        let operator = keys.create(&call, operator, "tests").await.unwrap().text;
-        let accounts = AccountService::new(work.clone(), domains.clone());
-        let store = BlockStore::new(database.clone(), Arc::new(EmptyStorage));
-        let drain = settings.drain;
-        let state = ApiState::new(Services {
-            settings,
-            work: work.clone(),
-            cache: cache.clone(),
-            feed: Arc::new(Feed(events.clone())) as Arc<dyn EventFeed>,
-            dependencies: vec![Arc::new(Part { name: "database", down: down.clone() })],
-            metrics: Some(Arc::new(|| "# metrics\n".to_owned())),
-            closing: closing.clone(),
-            keys,
-            audit: Arc::new(AuditService::new(database.clone())),
-            market: MarketService::new(work.clone(), vault.clone(), MarketSettings::default()),
-            allocations: AllocationService::new(
-                work.clone(),
-                Arc::new(offerings.clone()),
-                AllocationSettings::default(),
-            ),
-            credentials: CredentialService::new(
-                work.clone(),
-                vault,
-                entropy,
-                Arc::new(clock.clone()),
-                access,
-            ),
-            oracles: OracleService::new(work.clone()),
-            evidence: EvidenceService::new(work.clone(), SlaSettings::default()),
-            sla: SlaService::new(work.clone(), Arc::new(EmptyStorage), SlaSettings::default()),
-            proofs: ProofService::new(accounts.clone(), store.clone(), domains),
-            blocks: BlockService::new(store),
-            accounts,
-            disputes: DisputeService::new(work.clone(), DisputeSettings::default()),
-            offerings,
-            reputations: ReputationService::new(work.clone()),
-            pricing: PricingService::new(work.clone()),
-            jobs: JobService::new(work.clone()),
-            triggers: Arc::new(TriggerRegistry::new(
-                database.clone(),
-                database.clone(),
-                Arc::new(clock.clone()),
-                Vec::new(),
-            )),
-        });
+        let built = world::build(settings).await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(serve(listener, router(state), closing.clone(), drain));
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, router(built.state), built.closing.clone(), serving));
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(20))
             .build()
             .unwrap();
-        Self { url, http, database, clock, work, cache, events, down, closing, operator }
+        Self {
+            url: format!("http://{address}"),
+            address,
+            http,
+            database: built.database,
+            clock: built.clock,
+            work: built.work,
+            cache: built.cache,
+            events: built.events,
+            down: built.down,
+            closing: built.closing,
+            operator: built.operator,
+            engine: built.engine,
+            provider: built.provider,
+            allocations: built.allocations,
+        }
+    }
+
+    /// Lets every job run that is due, while time stands still.
+    pub(crate) async fn run_jobs(&self) {
+        while self.engine.tick().await.unwrap().claimed > 0 {
+            self.engine.idle().await;
+        }
+    }
+
+    /// Lets time pass, then the jobs that have become due.
+    pub(crate) async fn pass(&self, time: Micros) {
+        self.clock.advance(time);
+        self.run_jobs().await;
+    }
+
+    /// Fires a trigger and lets the jobs run that follow.
+    pub(crate) async fn fire(&self, trigger: &str) -> Value {
+        let report = self.post(&self.operator, &format!("/triggers/{trigger}/fire"), json!({})).await.ok(200);
+        self.run_jobs().await;
+        report
     }
 
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
@@ -216,6 +168,42 @@ impl Api {
     pub(crate) async fn key_for(&self, tenant: &str) -> String {
         let made = self.post(&self.operator, "/keys", json!({"tenant": tenant, "label": "t"})).await.ok(201);
         made["text"].as_str().unwrap().to_owned()
+    }
+
+    /// A consumer with so much money.
+    pub(crate) async fn rich_consumer(&self) -> Tenant {
+        let consumer = self.consumer().await;
+        let path = format!("/accounts/consumer:{}/deposits", consumer.id);
+        self.post(&self.operator, &path, json!({"amount": "1000000000"})).await.ok(201);
+        consumer
+    }
+
+    /// An allocation of a mebibyte that is in use.
+    pub(crate) async fn active(&self, consumer: &Tenant, unit: &str) -> String {
+        let made = self.post(&consumer.key, "/allocations/reserve", reservation(unit)).await.ok(202);
+        let id = made["id"].as_str().unwrap().to_owned();
+        self.post(&consumer.key, &format!("/allocations/{id}/fund"), json!({})).await.ok(202);
+        self.run_jobs().await;
+        let now = self.get(&consumer.key, &format!("/allocations/{id}")).await.ok(200);
+        assert_eq!(now["state"], "active");
+        id
+    }
+
+    /// Every stored document, as text.
+    pub(crate) async fn everything(&self) -> String {
+        let mut all = String::new();
+        for spec in schema::ALL {
+            let mut query = Query::new(spec.collection);
+            loop {
+                let page = self.database.find(query.clone()).await.unwrap();
+                page.documents.iter().for_each(|document| all.push_str(&document.body));
+                match page.next {
+                    Some(next) => query = query.after(Some(next)),
+                    None => break,
+                }
+            }
+        }
+        all
     }
 
     pub(crate) async fn consumer(&self) -> Tenant {

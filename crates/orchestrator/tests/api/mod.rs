@@ -1,10 +1,17 @@
 //! The HTTP API through its real router on a loopback listener.
 
 mod access;
+mod bad_input;
 mod description;
 mod events;
+mod evidence;
 mod fakes;
 mod frame;
 mod harness;
+mod life;
 mod market;
 mod money;
+mod robust;
+mod secrets;
+mod tenants;
+mod world;

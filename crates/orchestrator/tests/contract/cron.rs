@@ -76,7 +76,7 @@ async fn runners(bed: Bed) {
     queue.purge("q").await.unwrap();
     bed.clock.advance(Micros::from_secs(4));
     assert!(!b.tick().await.unwrap().leader);
-    bed.clock.advance(Micros::from_secs(10));
+    bed.clock.advance(LocalSchedulerSettings::default().lease);
     let taken = b.tick().await.unwrap();
     assert_eq!((taken.leader, taken.fired), (true, 1));
     assert_eq!(queue.depth("q").await.unwrap(), 1);

@@ -3,8 +3,13 @@
 
 mod admin;
 mod crash;
+mod damage;
 mod engine;
 mod fencing;
 mod harness;
 mod lifecycle;
+mod loops;
+mod redrive;
 mod relay;
+mod threads;
+mod triggers;

@@ -43,9 +43,9 @@ use super::harness::World;
 
 /// Everything outside: it notes what it is told.
 #[derive(Default)]
-struct Outside {
-    told: Mutex<Vec<String>>,
-    bus_is_down: AtomicBool,
+pub struct Outside {
+    pub told: Mutex<Vec<String>>,
+    pub bus_is_down: AtomicBool,
     poison: Mutex<Option<String>>,
     messages: Mutex<Vec<String>>,
     schedules: Mutex<Vec<CronSchedule>>,
@@ -207,10 +207,11 @@ impl CronClient for Outside {
     }
 }
 
-fn relay(world: &World, outside: &Arc<Outside>) -> Relay {
-    let ports = RelayPorts {
+pub fn ports(world: &World, outside: &Arc<Outside>) -> RelayPorts {
+    RelayPorts {
         reader: world.db.clone(),
         committer: world.db.clone(),
+        ids: world.ids.clone(),
         clock: Arc::new(world.clock.clone()),
         events: outside.clone(),
         queue: outside.clone(),
@@ -218,11 +219,15 @@ fn relay(world: &World, outside: &Arc<Outside>) -> Relay {
         notification: outside.clone(),
         scheduler: outside.clone(),
         wake: Arc::new(Wake::default()),
-    };
-    Relay::new(ports, RelaySettings { batch: 2, max_attempts: 4, ..RelaySettings::default() })
+    }
 }
 
-async fn put(world: &World, kinds: &[&str]) {
+fn relay(world: &World, outside: &Arc<Outside>) -> Relay {
+    let settings = RelaySettings { batch: 2, max_attempts: 4, ..RelaySettings::default() };
+    Relay::new(ports(world, outside), settings)
+}
+
+pub async fn put(world: &World, kinds: &[&str]) {
     for kind in kinds {
         let mut changes = Changeset::new();
         outbox::event(&mut changes, &world.ids, kind, "s", Audience::Public, json!({}));

@@ -3,4 +3,5 @@
 mod evidence;
 mod market;
 mod period;
+mod prober;
 mod world;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use orchestrator::{
     core::{
         client::{
-            database::{Committer, Filter, Reader, ReaderExt},
+            database::{Changeset, Committer, Filter, Reader, ReaderExt},
             provider::Generation,
             schema,
         },
@@ -16,7 +16,7 @@ use orchestrator::{
             allocation::{Allocation, RestrictReason, Usage},
             evidence::{EvidenceSubject, ReportBody},
             ids::AllocationId,
-            quantity::{Bytes, Micros, Timestamp},
+            quantity::{Bytes, Micros, Ppm, Timestamp},
             verdict::{SlaVerdict, VerdictStatus},
         },
     },
@@ -190,4 +190,39 @@ async fn the_last_partial_period_is_paid_once() {
     }
     assert_eq!(world.balance(AccountKey::Escrow(id)).await, 1_000 - 15);
     assert_eq!(world.verdicts().await.len(), 2);
+}
+
+#[tokio::test]
+async fn every_third_breach_in_a_row_slashes_the_collateral_if_the_contract_says_so() {
+    for (share, expected) in [(0, 1_000), (250_000, 750)] {
+        let world = World::new().await;
+        let allocation = world.allocation(7, 1_000).await;
+        let mut stored = world.db.load::<Allocation>(&allocation.to_string()).await.unwrap().unwrap();
+        stored.value.sla.collateral_slash = Ppm(share);
+        let mut changes = Changeset::new();
+        changes.replace(stored.version, &stored.value);
+        world.db.commit(changes).await.unwrap();
+        let collateral = AccountKey::Collateral(id(1));
+        // Two breaches, a period that is met, and two more: never three in a row. An unknown one between does not count.
+        for (failures, reported) in [(5, 10), (5, 10), (0, 10), (5, 10), (1_000, 3), (5, 10), (5, 10)] {
+            for second in 0..10 {
+                world.clock.advance(Micros::from_secs(1));
+                if second < reported {
+                    world.report_last_second(1, qos(1_000, failures)).await;
+                }
+            }
+        }
+        world.clock.advance(Micros::from_secs(2));
+        for _ in 0..6 {
+            assert_eq!(world.close().await, 1);
+            assert_eq!(world.balance(collateral).await, 1_000, "not yet");
+        }
+        assert_eq!(world.close().await, 1);
+        assert_eq!(world.balance(collateral).await, expected);
+        let stored = world.db.load::<Allocation>(&allocation.to_string()).await.unwrap().unwrap().value;
+        assert_eq!(stored.breached_in_a_row, 0, "the count begins anew");
+        let credited = world.verdicts().await.iter().map(|v| v.credited.get()).sum::<u128>();
+        assert_eq!(stored.credited.get(), credited + (1_000 - expected));
+        assert_eq!(world.balance(AccountKey::Consumer(id(1))).await, stored.credited.get());
+    }
 }

@@ -245,6 +245,7 @@ fn allocation(n: u128) -> Allocation {
         usage: Usage::default(),
         paid: Amount::ZERO,
         credited: Amount::ZERO,
+        breached_in_a_row: 0,
         failure: None,
         created_at: START,
         updated_at: START,

@@ -17,12 +17,13 @@ use crate::core::{
 const ID: &str = "lease/scheduler";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct LeaseRow {
+pub(crate) struct LeaseRow {
     owner: String,
     until: Timestamp,
 }
 
 impl Entity for LeaseRow {
+    const NAME: &'static str = "scheduler_lease";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         ID.to_owned()

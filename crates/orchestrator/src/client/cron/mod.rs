@@ -1,10 +1,10 @@
 //! The embedded scheduler: recurring and one-time schedules in the database, and the runner that fires them, which has
 //! one leader among the replicas.
 
-mod lease;
+pub(crate) mod lease;
 mod local;
 mod once;
-mod row;
+pub(crate) mod row;
 mod scheduler;
 
 pub use local::LocalCron;

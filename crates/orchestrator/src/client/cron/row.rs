@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::{
     client::{
+        damaged::Damaged,
         database::{
-            Changeset, DatabaseClient, DatabaseError, Entity, Filter, Query, ReaderExt, Result, Stored,
+            Changeset, DatabaseClient, DatabaseError, Document, Entity, Filter, Query, ReaderExt, Result,
+            Stored,
         },
         scheduler::OneTimeSchedule,
         schema::{self, Collection},
@@ -26,7 +28,7 @@ const TRIES: usize = 16;
 
 /// A stored schedule.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// When it fires next, in microseconds; `None` while it is disabled.
     pub(super) next_at: Option<i64>,
     pub(super) schedule: Schedule,
@@ -40,6 +42,7 @@ pub(super) enum Schedule {
 }
 
 impl Entity for Row {
+    const NAME: &'static str = "schedule";
     const COLLECTION: Collection = schema::SCHEDULES;
     fn document_id(&self) -> String {
         match &self.schedule {
@@ -137,15 +140,38 @@ impl Rows {
             .filter(Filter::Le("next_at".to_owned(), now.as_micros().into()))
             .sort(crate::core::client::database::Sort::Field("next_at".to_owned()))
             .limit(limit);
-        let page = self.database.find(query).await?;
-        let read = |document: &crate::core::client::database::Document| match document.decode() {
-            Ok(row) => Some(row),
-            Err(error) => {
-                tracing::error!(id = document.id, error = %crate::error::chain(&error), "a schedule can't be read");
-                None
+        let documents = self.database.find(query).await?.documents;
+        let mut rows = Vec::with_capacity(documents.len());
+        for document in documents {
+            match document.decode() {
+                Ok(row) => rows.push(row),
+                Err(error) => self.set_aside(&document, &error, now).await?,
             }
-        };
-        Ok(page.documents.iter().filter_map(read).collect())
+        }
+        Ok(rows)
+    }
+
+    /// Moves a schedule that can't be read out of the way of those behind it, with its bytes. A cron schedule is made
+    /// anew by whoever declares it at the next start.
+    async fn set_aside(&self, document: &Document, error: &DatabaseError, now: Timestamp) -> Result<()> {
+        let reason = crate::error::chain(error);
+        if !matches!(error, DatabaseError::Damaged { .. }) {
+            tracing::error!(id = document.id, error = reason, "a schedule can't be read; it is left alone");
+            return Ok(());
+        }
+        match self.database.commit(Damaged::set_aside(schema::SCHEDULES, document, &reason, now)).await {
+            Ok(()) => {
+                tracing::error!(
+                    alert = true,
+                    id = document.id,
+                    error = reason,
+                    "a damaged schedule was set aside"
+                );
+                Ok(())
+            }
+            Err(DatabaseError::Conflict { .. } | DatabaseError::Missing { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// When the first one after `now` is due.
@@ -154,8 +180,10 @@ impl Rows {
             .filter(Filter::Gt("next_at".to_owned(), now.as_micros().into()))
             .sort(crate::core::client::database::Sort::Field("next_at".to_owned()))
             .limit(1);
-        let (rows, _) = self.database.list::<Row>(query).await?;
-        Ok(rows.first().and_then(|row| row.value.next_at).map(Timestamp))
+        let documents = self.database.find(query).await?.documents;
+        // One that can't be read is set aside once it is due; nothing behind it is that near, or the look finds it.
+        let row = documents.first().and_then(|document| document.decode::<Row>().ok());
+        Ok(row.and_then(|row| row.value.next_at).map(Timestamp))
     }
 }
 

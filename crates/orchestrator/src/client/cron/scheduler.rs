@@ -24,6 +24,9 @@ use crate::core::{
 /// Schedules that are fired between two looks at the lease.
 const BATCH: usize = 100;
 
+/// Longest time before another try after a failure.
+const RETRY: Micros = Micros::from_secs(1);
+
 /// Settings of the runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalSchedulerSettings {
@@ -36,7 +39,7 @@ pub struct LocalSchedulerSettings {
 
 impl Default for LocalSchedulerSettings {
     fn default() -> Self {
-        Self { lease: Micros::from_secs(10), look: Micros::from_secs(1) }
+        Self { lease: Micros::from_secs(30), look: Micros::from_secs(5) }
     }
 }
 
@@ -97,7 +100,7 @@ impl LocalScheduler {
                 Ok(report) => report.next,
                 Err(error) => {
                     tracing::warn!(error = %crate::error::chain(&error), "the schedules can't be read");
-                    self.clock.now().plus(self.settings.look)
+                    self.clock.now().plus(self.settings.look.min(RETRY))
                 }
             };
             tokio::select! {
@@ -159,10 +162,10 @@ impl LocalScheduler {
 
     /// The next due instant, but no later than a look, and in time to renew the lease.
     async fn next_look(&self, now: Timestamp, lease: Held, failed: bool) -> Result<Timestamp, DatabaseError> {
-        let look = now.plus(self.settings.look);
         if failed {
-            return Ok(look);
+            return Ok(now.plus(self.settings.look.min(RETRY)));
         }
+        let look = now.plus(self.settings.look);
         let renew = lease.until.minus(Micros(self.settings.lease.get() / 2)).max(now.plus(Micros(1)));
         let due = self.rows.next_due(now).await?.unwrap_or(look);
         Ok(look.min(renew).min(due))

@@ -280,6 +280,15 @@ mod tests {
         }
     }
 
+    /// The default reader of fractions is off by one in the last place now and then: texts are compared as read, never
+    /// as they were before they were written.
+    #[test]
+    fn a_fraction_stays_as_it_is_written() {
+        let text = r#"{"b":[{"":-195911126.61249614}]}"#;
+        let changed = set(text, &[("a", "1".into())]);
+        assert_eq!(changed, r#"{"b":[{"":-195911126.61249614}],"a":1}"#);
+    }
+
     #[test]
     fn the_last_of_equal_names_counts() {
         let text = r#"{"a":1,"a":{"b":2},"n":-0,"e":1e2,"\u0061b":"\u0041"}"#;

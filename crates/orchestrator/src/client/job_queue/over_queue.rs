@@ -31,6 +31,15 @@ struct Hint {
     job: JobId,
 }
 
+fn hint(job: JobId) -> Result<String, QueueError> {
+    serde_json::to_string(&Hint { job }).map_err(|error| QueueError::Invalid(error.to_string()))
+}
+
+/// What a dead letter is sent back as: a job's bare id becomes a hint again, anything else stays as it is.
+fn hint_of(letter: &str) -> Result<String, QueueError> {
+    letter.parse().map_or_else(|_| Ok(letter.to_owned()), hint)
+}
+
 impl OverQueue {
     /// Job queues whose names start with `prefix`.
     #[must_use]
@@ -68,8 +77,8 @@ impl OverQueue {
             }
             let again = letters
                 .iter()
-                .map(|letter| NewMessage { body: letter.body.clone(), delay: Micros::ZERO })
-                .collect();
+                .map(|letter| Ok(NewMessage { body: hint_of(&letter.body)?, delay: Micros::ZERO }))
+                .collect::<Result<_, QueueError>>()?;
             self.queue.send(&target, again).await?;
             for letter in &letters {
                 self.queue.delete(&dead, &letter.receipt).await?;
@@ -103,11 +112,7 @@ impl JobQueueClient for OverQueue {
         for batch in jobs.chunks(BATCH) {
             let messages = batch
                 .iter()
-                .map(|job| {
-                    let body = serde_json::to_string(&Hint { job: *job })
-                        .map_err(|error| QueueError::Invalid(error.to_string()))?;
-                    Ok(NewMessage { body, delay })
-                })
+                .map(|job| Ok(NewMessage { body: hint(*job)?, delay }))
                 .collect::<Result<_, QueueError>>()?;
             self.queue.send(&queue, messages).await?;
         }

@@ -2,7 +2,7 @@
 
 mod log;
 mod memory;
-mod topics;
+pub(crate) mod topics;
 mod webhook;
 
 pub use memory::MemoryNotifier;

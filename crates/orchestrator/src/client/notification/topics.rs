@@ -17,12 +17,13 @@ const TRIES: usize = 16;
 
 /// A topic with its subscribers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Topic {
+pub(crate) struct Topic {
     pub(super) name: String,
     pub(super) addresses: BTreeSet<String>,
 }
 
 impl Entity for Topic {
+    const NAME: &'static str = "notification_topic";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         format!("{PREFIX}{}", self.name)

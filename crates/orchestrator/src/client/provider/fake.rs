@@ -81,6 +81,11 @@ impl FakeProvider {
         self.state.lock().faults.push_back((operation, fault));
     }
 
+    /// Forgets the faults that were scripted and did not happen yet.
+    pub fn forgive(&self) {
+        self.state.lock().faults.clear();
+    }
+
     /// Sets what the meter shows.
     pub fn set_usage(&self, allocation: AllocationId, usage: Usage) {
         if let Some(held) = self.state.lock().allocations.get_mut(&allocation) {

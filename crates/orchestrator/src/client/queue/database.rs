@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::core::{
     client::{
         clock::{Clock, Entropy},
+        damaged::Damaged,
         database::{
             Changeset, Claim, DatabaseClient, DatabaseError, Document, Entity, Expect, Filter, Query, Scalar,
             Sort, Stored,
@@ -45,7 +46,7 @@ pub struct DatabaseQueueSettings {
 
 impl Default for DatabaseQueueSettings {
     fn default() -> Self {
-        Self { poll: Micros::from_secs(1) }
+        Self { poll: Micros::from_secs(5) }
     }
 }
 
@@ -61,7 +62,7 @@ pub struct DatabaseQueue {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Row {
+pub(crate) struct Row {
     id: String,
     queue: String,
     body: String,
@@ -70,6 +71,7 @@ struct Row {
 }
 
 impl Entity for Row {
+    const NAME: &'static str = "queue_message";
     const COLLECTION: Collection = schema::QUEUE_MESSAGES;
     fn document_id(&self) -> String {
         self.id.clone()
@@ -151,8 +153,58 @@ impl DatabaseQueue {
             set: vec![("visible_at".to_owned(), Scalar::Int(now.plus(visibility).as_micros()))],
             increment: vec![("deliveries".to_owned(), 1)],
         };
-        let rows = self.database.claim(claim).await.map_err(unavailable)?;
-        rows.iter().map(message).collect()
+        let rows = match self.database.claim(claim.clone()).await {
+            // A row whose deliveries can't be counted refuses the whole claim.
+            Err(DatabaseError::Invalid(_)) => {
+                self.clear(&claim, now).await?;
+                self.database.claim(claim).await
+            }
+            answer => answer,
+        };
+        let rows = rows.map_err(unavailable)?;
+        let mut messages = Vec::with_capacity(rows.len());
+        for row in rows {
+            match message(&row) {
+                Ok(message) => messages.push(message),
+                Err(error) => self.set_aside(&row, &error, now).await?,
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Sets aside what a claim would meet and can't read.
+    async fn clear(&self, claim: &Claim, now: Timestamp) -> Result<(), QueueError> {
+        let Claim { collection, filter, sort, limit, .. } = claim.clone();
+        let query = Query { collection, filter, sort, limit, after: None };
+        for row in self.database.find(query).await.map_err(unavailable)?.documents {
+            if let Err(error) = message(&row) {
+                self.set_aside(&row, &error, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a row that can't be read out of the way, with its bytes: those behind it are delivered.
+    async fn set_aside(
+        &self,
+        row: &Document,
+        error: &DatabaseError,
+        now: Timestamp,
+    ) -> Result<(), QueueError> {
+        let reason = crate::error::chain(error);
+        if !matches!(error, DatabaseError::Damaged { .. }) {
+            tracing::error!(id = row.id, error = reason, "a message can't be read; it is left alone");
+            return Ok(());
+        }
+        let changes = Damaged::set_aside(schema::QUEUE_MESSAGES, row, &reason, now);
+        match self.database.commit(changes).await {
+            Ok(()) => {
+                tracing::error!(alert = true, id = row.id, error = reason, "a damaged message was set aside");
+                Ok(())
+            }
+            Err(DatabaseError::Conflict { .. } | DatabaseError::Missing { .. }) => Ok(()),
+            Err(error) => Err(unavailable(error)),
+        }
     }
 
     /// When the first hidden message of the queue becomes visible.
@@ -163,17 +215,18 @@ impl DatabaseQueue {
             .limit(1);
         let page = self.database.find(query).await.map_err(unavailable)?;
         match page.documents.first() {
+            // One that can't be read is worth a claim, which sets it aside.
             Some(document) => {
-                let row: Stored<Row> = document.decode().map_err(unavailable)?;
-                Ok(Some(Timestamp(row.value.visible_at)))
+                let row = document.decode::<Row>();
+                Ok(Some(row.map_or(Timestamp(i64::MIN), |row| Timestamp(row.value.visible_at))))
             }
             None => Ok(None),
         }
     }
 }
 
-fn message(document: &Document) -> Result<Message, QueueError> {
-    let row = document.decode::<Row>().map_err(unavailable)?.value;
+fn message(document: &Document) -> Result<Message, DatabaseError> {
+    let row = document.decode::<Row>()?.value;
     Ok(Message { receipt: receipt(&row), id: row.id, body: row.body, deliveries: row.deliveries })
 }
 
@@ -246,12 +299,20 @@ impl QueueClient for DatabaseQueue {
             let mut sent = std::pin::pin!(waiters.notified());
             sent.as_mut().enable();
             let now = self.clock.now();
-            let messages = self.claim(queue, max, now, visibility).await?;
-            if !messages.is_empty() || now >= deadline {
-                return Ok(messages);
-            }
             let poll = now.plus(self.settings.poll).min(deadline);
-            let until = self.next_visible(queue).await?.map_or(poll, |visible| visible.min(poll));
+            // A look is cheaper than a claim: an idle queue costs no write.
+            let mut next = self.next_visible(queue).await?;
+            if next.is_some_and(|visible| visible <= now) {
+                let messages = self.claim(queue, max, now, visibility).await?;
+                if !messages.is_empty() {
+                    return Ok(messages);
+                }
+                next = self.next_visible(queue).await?.filter(|visible| *visible > now);
+            }
+            if now >= deadline {
+                return Ok(Vec::new());
+            }
+            let until = next.map_or(poll, |visible| visible.min(poll));
             tokio::select! {
                 () = sent => {}
                 () = self.clock.sleep_until(until) => {}

@@ -1,5 +1,5 @@
 //! Queues.
 
-mod database;
+pub(crate) mod database;
 
 pub use database::{DatabaseQueue, DatabaseQueueSettings};

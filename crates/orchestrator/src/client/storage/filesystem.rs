@@ -82,7 +82,10 @@ impl FilesystemStorage {
             for entry in fs::read_dir(&temporary).map_err(failed)? {
                 fs::remove_file(entry.map_err(failed)?.path()).map_err(failed)?;
             }
-            Ok(())
+            // Said at the start, not with the first object: whether anything can be written here.
+            let probe = temporary.join("probe");
+            fs::File::create_new(&probe).map_err(failed)?;
+            fs::remove_file(&probe).map_err(failed)
         })
         .await?;
         Ok(Self { root, tree: Arc::default(), started: AtomicU64::new(0) })
@@ -355,6 +358,79 @@ mod tests {
         }
         drop(put);
         assert_eq!(files(&root.path().join(TEMPORARY)), 0);
+    }
+
+    /// A small file system of its own, where this process may mount one.
+    struct Device(tempfile::TempDir);
+
+    impl Device {
+        fn mount(options: &str) -> Option<Self> {
+            let directory = tempfile::tempdir().unwrap();
+            let mut mount = std::process::Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory.path());
+            let mounted = mount.stderr(std::process::Stdio::null()).status().is_ok_and(|s| s.success());
+            mounted.then_some(Self(directory))
+        }
+
+        fn remount(&self, options: &str) {
+            let mut mount = std::process::Command::new("mount");
+            mount.args(["-o", &format!("remount,{options}")]).arg(self.0.path());
+            assert!(mount.status().unwrap().success());
+        }
+    }
+
+    impl Drop for Device {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+        }
+    }
+
+    async fn put(storage: &FilesystemStorage, key: &str, bytes: usize) -> Result<(), StorageError> {
+        let part = Bytes::from(vec![7; 64 << 10]);
+        let parts = std::iter::repeat_n(part, bytes >> 16).map(Ok);
+        storage.put("b", key, stream::iter(parts).boxed()).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn a_device_that_is_really_full_refuses_keeps_what_it_has_and_goes_on() {
+        // Without the right to mount, the error codes above are all that can be tested.
+        let Some(device) = Device::mount("size=1m") else { return };
+        let storage = FilesystemStorage::open(device.0.path()).await.unwrap();
+        storage.create_bucket("b").await.unwrap();
+        put(&storage, "kept", 512 << 10).await.unwrap();
+        for key in ["kept", "x/y/new"] {
+            let refused = put(&storage, key, 2 << 20).await;
+            assert!(matches!(refused, Err(StorageError::Full)), "{refused:?}");
+        }
+        assert_eq!(files(&device.0.path().join(TEMPORARY)), 0);
+        assert_eq!(files(&device.0.path().join("b")), 1, "no directory of the object that was refused");
+        assert_eq!(storage.head("b", "kept").await.unwrap().size, 512 << 10);
+        put(&storage, "x/y/new", 256 << 10).await.unwrap();
+        storage.delete("b", "kept").await.unwrap();
+        put(&storage, "kept", 512 << 10).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_read_only_directory_is_refused_when_it_is_opened_and_when_it_becomes_one() {
+        let Some(device) = Device::mount("size=1m") else { return };
+        let storage = FilesystemStorage::open(device.0.path()).await.unwrap();
+        storage.create_bucket("b").await.unwrap();
+        put(&storage, "kept", 64 << 10).await.unwrap();
+        device.remount("ro");
+        assert!(matches!(put(&storage, "new", 64 << 10).await, Err(StorageError::Unavailable(_))));
+        assert_eq!(storage.head("b", "kept").await.unwrap().size, 64 << 10);
+        let again = FilesystemStorage::open(device.0.path()).await;
+        assert!(matches!(again, Err(StorageError::Unavailable(_))));
+        device.remount("rw");
+        FilesystemStorage::open(device.0.path()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_place_of_the_directory_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("storage"), "a file").unwrap();
+        let refused = FilesystemStorage::open(root.path().join("storage")).await;
+        assert!(matches!(refused, Err(StorageError::Unavailable(_))));
     }
 
     #[tokio::test]

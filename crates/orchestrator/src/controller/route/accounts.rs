@@ -20,22 +20,26 @@ use super::{
     view::{
         common::Nothing,
         ledger::{
-            AccountView, ClaimView, Contest, Decide, DepositView, DisputeView, LedgerView, MoveCollateral,
-            MoveMoney, ProofView, TransferView,
+            AccountView, ClaimView, Contest, Decide, DepositView, DisputeView, LedgerView, MarketProofView,
+            MoveCollateral, MoveMoney, ProofView, TransferView,
         },
     },
 };
 use crate::{
     core::{
-        client::{database::Filter, schema},
+        client::{
+            database::{Changeset, Filter},
+            schema,
+        },
         market::{
             account::AccountKey,
-            ids::{AllocationId, DisputeId},
+            event::Audience,
+            ids::{AllocationId, DisputeId, UnitId},
             terms::DomainId,
         },
     },
     error::ErrorCode,
-    service::proof::ProofAt,
+    service::{outbox, proof::ProofAt, work::Draft},
 };
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -46,6 +50,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(collateral))
         .routes(routes!(withdraw))
         .routes(routes!(account_proof))
+        .routes(routes!(unit_proof))
+        .routes(routes!(allocation_proof))
         .routes(routes!(claim))
         .routes(routes!(ledger))
         .routes(routes!(open_dispute))
@@ -154,6 +160,36 @@ async fn account_proof(
     tagged(&headers, &ProofView::from(proved))
 }
 
+/// The inclusion proof of the unit's terms in the last final block.
+#[utoipa::path(get, path = "/units/{id}/proof", tag = "units",
+    params(("id" = String, Path, description = "Unit id"), ProofQuery),
+    responses((status = 200, body = MarketProofView)))]
+async fn unit_proof(
+    State(state): State<ApiState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Named(id): Named<UnitId>,
+    Params(query): Params<ProofQuery>,
+) -> Result<Response> {
+    let proved = state.proofs.unit_proof(&caller.call, id, query.at.unwrap_or_default()).await?;
+    tagged(&headers, &MarketProofView::from(proved))
+}
+
+/// The inclusion proof of the allocation's frozen terms and its state in the last final block.
+#[utoipa::path(get, path = "/allocations/{id}/proof", tag = "allocations",
+    params(("id" = String, Path, description = "Allocation id"), ProofQuery),
+    responses((status = 200, body = MarketProofView)))]
+async fn allocation_proof(
+    State(state): State<ApiState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Named(id): Named<AllocationId>,
+    Params(query): Params<ProofQuery>,
+) -> Result<Response> {
+    let proved = state.proofs.allocation_proof(&caller.call, id, query.at.unwrap_or_default()).await?;
+    tagged(&headers, &MarketProofView::from(proved))
+}
+
 /// Pulls what was released for withdrawal from the settlement layer, by the inclusion proof of a final block.
 #[utoipa::path(post, path = "/accounts/{id}/claims", tag = "money", params(("id" = String, Path, description = "Account name")),
     request_body = inline(Option<Nothing>), responses((status = 200, body = ClaimView)))]
@@ -162,7 +198,17 @@ async fn claim(
     Named(key): Named<AccountKey>,
     posted: Posted<Nothing>,
 ) -> Result<Json<ClaimView>> {
-    Ok(Json(state.proofs.claim(&posted.call, key).await?.into()))
+    let (work, tenants) = (&state.work, vec![posted.call.principal.tenant()]);
+    // What the layer pays is cumulative, so that a claim that is computed twice pays once.
+    let pull = || async {
+        let receipt = state.proofs.claim(&posted.call, key).await?;
+        let mut changes = Changeset::new();
+        let data = serde_json::json!({ "paid": receipt.paid, "block": receipt.claim.block });
+        let audience = Audience::Tenants(tenants.clone());
+        outbox::event(&mut changes, &work.ids, "account.claimed", key, audience, data);
+        Ok(Draft::new(changes, receipt))
+    };
+    Ok(Json(work.run(&posted.call, "account.claim", pull).await?.value.into()))
 }
 
 /// The sum over all accounts, which is zero, and what waits for the next block; for operators.

@@ -1,4 +1,5 @@
-//! `/blocks`: what was sealed, and how far each block is on its way to finality. Blocks are public to every key.
+//! `/blocks`: what was sealed, and how far each block is on its way to finality. Blocks are public to every key; what
+//! stopped or could not be sealed is for operators.
 
 use axum::{
     Json,
@@ -11,18 +12,27 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    caller::Caller,
+    caller::{Caller, Posted},
     etag::tagged,
     page::{PageQuery, PageView},
     params::{Params, parse_id},
     problem::Result,
     state::ApiState,
-    view::block::BlockView,
+    view::{
+        block::{BlockView, QuarantinedView, RecordsView, ResumedView, RetriedView},
+        common::Nothing,
+    },
 };
 use crate::core::market::terms::DomainId;
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(list_blocks)).routes(routes!(get_block))
+    OpenApiRouter::new()
+        .routes(routes!(list_blocks))
+        .routes(routes!(list_quarantined))
+        .routes(routes!(retry_quarantined))
+        .routes(routes!(resume))
+        .routes(routes!(get_block))
+        .routes(routes!(list_records))
 }
 
 /// Which blocks.
@@ -64,4 +74,69 @@ async fn get_block(
 ) -> Result<Response> {
     let number = parse_id::<u64>(&number)?;
     tagged(&headers, &BlockView::from(state.blocks.get(&caller.call, &DomainId(domain), number).await?))
+}
+
+/// Which records.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct RecordsQuery {
+    /// Number of the first one within the block, from 0.
+    from: Option<u32>,
+    /// Entries at most, 1 to 1,000.
+    limit: Option<u32>,
+}
+
+/// The event records of a block in the order of execution: what anyone can rebuild the ledger from.
+#[utoipa::path(get, path = "/blocks/{domain}/{number}/records", tag = "blocks",
+    params(("domain" = String, Path, description = "Settlement domain"), ("number" = u64, Path, description = "Block number"), RecordsQuery),
+    responses((status = 200, body = RecordsView)))]
+async fn list_records(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Path((domain, number)): Path<(String, String)>,
+    Params(query): Params<RecordsQuery>,
+) -> Result<Json<RecordsView>> {
+    let limit = PageQuery::new(query.limit, None).limit()?;
+    let from = usize::try_from(query.from.unwrap_or(0)).unwrap_or(usize::MAX);
+    let number = parse_id::<u64>(&number)?;
+    Ok(Json(state.blocks.records(&caller.call, &DomainId(domain), number, from, limit).await?.into()))
+}
+
+/// What no block could carry, by id; for operators.
+#[utoipa::path(get, path = "/blocks/quarantine", tag = "blocks", params(BlocksQuery),
+    responses((status = 200, body = PageView<QuarantinedView>)))]
+async fn list_quarantined(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Params(query): Params<BlocksQuery>,
+) -> Result<Json<PageView<QuarantinedView>>> {
+    let page = PageQuery::new(query.limit, query.cursor);
+    let domain = query.domain.map_or_else(DomainId::local, DomainId);
+    let (items, next) = state.blocks.quarantined(&caller.call, &domain, page.limit()?, page.after()?).await?;
+    Ok(Json(PageView::new(items, next)))
+}
+
+/// Puts a quarantined item back, to be sealed with what waits for it; for operators.
+#[utoipa::path(post, path = "/blocks/quarantine/{id}/retry", tag = "blocks",
+    params(("id" = String, Path, description = "Id of the item")),
+    request_body = inline(Option<Nothing>), responses((status = 200, body = RetriedView)))]
+async fn retry_quarantined(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    posted: Posted<Nothing>,
+) -> Result<Json<RetriedView>> {
+    Ok(Json(state.blocks.retry(&posted.call, &id).await?.value.into()))
+}
+
+/// Lets sealing go on after it had stopped because blocks were refused; for operators.
+#[utoipa::path(post, path = "/blocks/{domain}/resume", tag = "blocks",
+    params(("domain" = String, Path, description = "Settlement domain")),
+    request_body = inline(Option<Nothing>), responses((status = 200, body = ResumedView)))]
+async fn resume(
+    State(state): State<ApiState>,
+    Path(domain): Path<String>,
+    posted: Posted<Nothing>,
+) -> Result<Json<ResumedView>> {
+    Ok(Json(state.blocks.resume(&posted.call, &DomainId(domain)).await?.value.into()))
 }

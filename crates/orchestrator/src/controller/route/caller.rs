@@ -1,4 +1,5 @@
-//! Who calls: bearer authentication, the limit on requests per key, and the idempotency key of POST requests.
+//! Who calls: bearer authentication, the limits on requests per key and on failures per address, and the idempotency
+//! key of POST requests.
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
@@ -10,11 +11,12 @@ use sha2::{Digest, Sha256};
 use super::{
     body,
     problem::{Problem, Result},
+    serve::Peer,
     state::ApiState,
     trace::TraceId,
 };
 use crate::{
-    core::market::{ids::KeyId, party::Principal, quantity::Micros},
+    core::market::{ids::KeyId, party::Principal},
     error::{Error, ErrorCode},
     service::{
         access::Authenticated,
@@ -50,9 +52,12 @@ impl FromRequestParts<ApiState> for Caller {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self> {
         let trace_id =
             TraceId::from_request_parts(parts, state).await.unwrap_or_else(|never| match never {}).0;
-        let text = bearer(&parts.headers)?;
-        let Authenticated { key, principal } = state.keys.authenticate(text).await?;
-        limit_rate(state, key).await?;
+        let Authenticated { key, principal } = match authenticate(&parts.headers, state).await {
+            Ok(known) => known,
+            Err(problem) => return Err(refuse(state, parts.extensions.get::<Peer>(), problem).await),
+        };
+        let settings = &state.settings;
+        limit_rate(state, &format!("rate:{key}"), settings.rate_limit).await?;
         Ok(Self { call: Call { principal, request: None, trace_id }, key })
     }
 }
@@ -101,6 +106,23 @@ fn request_id(principal: &Principal, method: &str, path: &str, key: &str) -> Str
     hex::encode(hash.finalize())
 }
 
+async fn authenticate(headers: &HeaderMap, state: &ApiState) -> Result<Authenticated> {
+    Ok(state.keys.authenticate(bearer(headers)?).await?)
+}
+
+/// Counts a failed authentication against the address that it came from. A good key from the same address is not
+/// touched: behind a proxy, one client's mistakes must not lock the others out.
+async fn refuse(state: &ApiState, peer: Option<&Peer>, problem: Problem) -> Problem {
+    if problem.code() != ErrorCode::Unauthenticated {
+        return problem;
+    }
+    let Some(Peer(address)) = peer else { return problem };
+    match limit_rate(state, &format!("refused:{address}"), state.settings.auth_failures).await {
+        Ok(()) => problem,
+        Err(limited) => limited,
+    }
+}
+
 fn bearer(headers: &HeaderMap) -> Result<&str> {
     let missing =
         || Problem::new(ErrorCode::Unauthenticated, "send your API key as `authorization: Bearer ork_…`");
@@ -132,25 +154,23 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>> {
     Ok(Some(text))
 }
 
-/// Counts the key's requests in fixed windows. A cache that can't be reached limits nobody.
-async fn limit_rate(state: &ApiState, key: KeyId) -> Result<()> {
+/// Counts in fixed windows. A cache that can't be reached limits nobody.
+async fn limit_rate(state: &ApiState, counter: &str, limit: u64) -> Result<()> {
     let settings = &state.settings;
     let window = i64::try_from(settings.rate_window.get().max(1)).unwrap_or(i64::MAX);
     let now = state.work.now().as_micros();
     let number = now.div_euclid(window);
-    let counted = state.cache.increment(&format!("rate:{key}:{number}"), settings.rate_window).await;
-    match counted {
-        Ok(count) if count > settings.rate_limit => {
+    match state.cache.increment(&format!("{counter}:{number}"), settings.rate_window).await {
+        Ok(count) if count > limit => {
             let left = number.saturating_add(1).saturating_mul(window).saturating_sub(now);
-            let seconds = Micros(u64::try_from(left).unwrap_or(0)).get().div_ceil(1_000_000).max(1);
-            Err(Problem::from(
-                Error::new(
-                    ErrorCode::RateLimited,
-                    format!("this key may send {} requests a window; try again later", settings.rate_limit),
-                )
-                .extra(serde_json::json!({ "retry_after_s": seconds })),
-            )
-            .retry_after(seconds))
+            let seconds = u64::try_from(left).unwrap_or(0).div_ceil(1_000_000).max(1);
+            let detail = format!(
+                "more than {limit} of these within {} s are too many; try again in {seconds} s",
+                settings.rate_window.get() / 1_000_000
+            );
+            let error = Error::new(ErrorCode::RateLimited, detail)
+                .extra(serde_json::json!({ "retry_after_s": seconds }));
+            Err(Problem::from(error).retry_after(seconds))
         }
         Ok(_) => Ok(()),
         Err(error) => {

@@ -26,22 +26,25 @@ use super::{
 use crate::{
     core::{
         client::{
-            database::{Cursor, Query, ReaderExt},
+            database::{DatabaseError, Filter, Query, ReaderExt, Sort},
             schema,
         },
         market::{
             event::{Audience, DomainEvent},
-            ids::EventId,
+            ids::{EventId, Id},
             party::Principal,
+            quantity::Micros,
         },
     },
     error::ErrorCode,
-    service::outbox::{OutboxRow, Outgoing},
+    service::outbox::{OutboxRow, Outgoing, WAITING},
 };
 
 /// Events that wait for a slow client, before it is cut off and has to come again.
 const PENDING: usize = 256;
 const REPLAY_PAGE: usize = 500;
+/// What was published so shortly before the last event seen is sent again: relays of other replicas go by other clocks.
+const REPLAY_OVERLAP: Micros = Micros::from_secs(1);
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(events))
@@ -66,7 +69,8 @@ pub struct EventView {
 }
 
 /// Events from now on, or from after `last-event-id`. When the client is too slow the stream ends with an event
-/// `lagged`; it comes again with the last id it saw.
+/// `lagged`; it comes again with the last id it saw. None is lost while the outbox keeps it; one may come twice after a
+/// break, with the same id.
 #[utoipa::path(get, path = "/events", tag = "events",
     params(("Last-Event-ID" = Option<String>, Header, description = "The last event that was seen")),
     responses((status = 200, body = EventView, content_type = "text/event-stream")))]
@@ -127,6 +131,11 @@ impl Stream {
         self.push(Event::default().id(view.id).event(kind).data(data)).await
     }
 
+    /// Sends an event of the past, unless it was sent on this stream before.
+    async fn replayed(&mut self, event: DomainEvent) -> Result<(), Gone> {
+        if self.seen.insert(event.id) { self.send(&event).await } else { Ok(()) }
+    }
+
     async fn push(&self, event: Event) -> Result<(), Gone> {
         self.sender.send(Ok(event)).await.map_err(|_| Gone)
     }
@@ -173,32 +182,79 @@ async fn run(
     }
 }
 
-/// Sends what the outbox still has after `last`. Rows are kept for a while only; what is older is gone.
+/// Sends what the outbox still has of what was published after `last`, in the order of publication. Ids are no such
+/// order: an event may get its id before another one and be committed after it. Rows are kept for a while only; what is
+/// older is gone.
 async fn replay(state: &ApiState, stream: &mut Stream, last: EventId) -> Result<(), Gone> {
-    let mut after = Some(Cursor { key: serde_json::Value::Null, id: last.to_string() });
-    loop {
-        let query = Query::new(schema::OUTBOX).limit(REPLAY_PAGE).after(after);
-        let (rows, next) = state.work.reader.list::<OutboxRow>(query).await.map_err(|error| {
-            tracing::warn!(error = crate::error::chain(&error), "an event stream could not be replayed");
-            Gone
-        })?;
-        for row in rows {
-            if let Outgoing::Event(event) = row.value.outgoing {
-                stream.send(&event).await?;
-                stream.seen.insert(event.id);
-            }
-        }
-        match next {
-            Some(cursor) => after = Some(cursor),
-            None => return Ok(()),
+    let known = read(state.work.reader.load::<OutboxRow>(&last.to_string()).await)?;
+    // An event is never published before its id was drawn.
+    let published = known.and_then(|row| row.value.sent_at).unwrap_or_else(|| drawn_at(last));
+    let overlap = i64::try_from(REPLAY_OVERLAP.get()).unwrap_or(i64::MAX);
+    stream.seen.insert(last);
+    // Those that wait are read first: one that is published meanwhile is among the published then, or comes live.
+    let waiting = Query::new(schema::OUTBOX).filter(Filter::eq("unsent", WAITING));
+    let (mut not_yet, mut pages) = (Vec::new(), Pages::new(waiting));
+    while let Some(events) = pages.next(state).await? {
+        not_yet.extend(events);
+    }
+    let since = Filter::Ge("sent_at".into(), published.saturating_sub(overlap).into());
+    let sent = Query::new(schema::OUTBOX).filter(since).sort(Sort::Field("sent_at".into()));
+    let mut pages = Pages::new(sent);
+    while let Some(events) = pages.next(state).await? {
+        for event in events {
+            stream.replayed(event).await?;
         }
     }
+    for event in not_yet {
+        stream.replayed(event).await?;
+    }
+    stream.seen.remove(&last);
+    Ok(())
+}
+
+/// The events of a query, page by page.
+struct Pages {
+    query: Query,
+    over: bool,
+}
+
+impl Pages {
+    fn new(query: Query) -> Self {
+        Self { query: query.limit(REPLAY_PAGE), over: false }
+    }
+
+    async fn next(&mut self, state: &ApiState) -> Result<Option<Vec<DomainEvent>>, Gone> {
+        if self.over {
+            return Ok(None);
+        }
+        let (rows, next) = read(state.work.reader.list::<OutboxRow>(self.query.clone()).await)?;
+        self.over = next.is_none();
+        self.query.after = next;
+        let events = rows.into_iter().filter_map(|row| match row.value.outgoing {
+            Outgoing::Event(event) => Some(event),
+            _ => None,
+        });
+        Ok(Some(events.collect()))
+    }
+}
+
+fn read<T>(answer: Result<T, DatabaseError>) -> Result<T, Gone> {
+    answer.map_err(|error| {
+        tracing::warn!(error = crate::error::chain(&error), "an event stream could not be replayed");
+        Gone
+    })
+}
+
+/// The instant in an id, in microseconds; its first 48 bits are milliseconds.
+fn drawn_at(id: EventId) -> i64 {
+    let millis = id.uuid().as_u128() >> 80;
+    i64::try_from(millis.saturating_mul(1_000)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::market::ids::{ConsumerId, Id, OperatorId};
+    use crate::core::market::ids::{ConsumerId, OperatorId};
 
     #[test]
     fn an_event_reaches_its_audience_and_operators_only() {

@@ -14,21 +14,24 @@ use super::{
     state::ApiState,
     view::{
         common::Nothing,
-        job::{CountsView, JobView, ReportView, TriggerView},
+        job::{CountsView, DeadLettersView, JobView, RedriveBody, RedrivenView, ReportView, TriggerView},
     },
 };
 use crate::{
     core::{
+        client::database::Changeset,
         job::{JobKind, JobState},
-        market::ids::JobId,
+        market::{event::Audience, ids::JobId},
     },
-    service::job::admin::JobFilter,
+    service::{job::admin::JobFilter, outbox, work::Draft},
 };
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list_jobs))
         .routes(routes!(count_jobs))
+        .routes(routes!(count_dead_letters))
+        .routes(routes!(redrive))
         .routes(routes!(get_job))
         .routes(routes!(retry_job))
         .routes(routes!(verify_job))
@@ -74,6 +77,20 @@ async fn list_jobs(
 #[utoipa::path(get, path = "/jobs/counts", tag = "jobs", responses((status = 200, body = CountsView)))]
 async fn count_jobs(State(state): State<ApiState>, caller: Caller) -> Result<Json<CountsView>> {
     Ok(Json(state.jobs.counts(&caller.call).await?.into()))
+}
+
+/// How many dead letters wait, and how much was set aside because it could not be read.
+#[utoipa::path(get, path = "/jobs/dead-letters", tag = "jobs", responses((status = 200, body = DeadLettersView)))]
+async fn count_dead_letters(State(state): State<ApiState>, caller: Caller) -> Result<Json<DeadLettersView>> {
+    Ok(Json(state.jobs.dead_letters(&caller.call).await?.into()))
+}
+
+/// Gives the jobs behind dead letters their attempts back, in one go; jobs that are no longer failed are left alone.
+#[utoipa::path(post, path = "/jobs/dead-letters/redrive", tag = "jobs",
+    request_body = inline(Option<RedriveBody>), responses((status = 200, body = RedrivenView)))]
+async fn redrive(State(state): State<ApiState>, posted: Posted<RedriveBody>) -> Result<Json<RedrivenView>> {
+    let max = usize::try_from(posted.body.max).unwrap_or(usize::MAX);
+    Ok(Json(state.jobs.redrive(&posted.call, max).await?.into()))
 }
 
 /// One job.
@@ -128,7 +145,8 @@ async fn list_triggers(State(state): State<ApiState>, caller: Caller) -> Result<
     Ok(Json(PageView::new(state.triggers.statuses(), None)))
 }
 
-/// Fires a trigger now and waits for its report. Triggers are idempotent, so that an idempotency key changes nothing.
+/// Fires a trigger now and waits for its report. With an idempotency key, a second request is answered with the first
+/// one's report and fires nothing.
 #[utoipa::path(post, path = "/triggers/{id}/fire", tag = "jobs", params(("id" = String, Path, description = "Trigger name")),
     request_body = inline(Option<Nothing>), responses((status = 200, body = ReportView)))]
 async fn fire_trigger(
@@ -137,5 +155,12 @@ async fn fire_trigger(
     posted: Posted<Nothing>,
 ) -> Result<Json<ReportView>> {
     operator(&posted.call)?;
-    Ok(Json(state.triggers.fire(&name).await?.into()))
+    let fire = || async {
+        let report = state.triggers.fire(&name).await?;
+        let mut changes = Changeset::new();
+        let data = serde_json::json!({ "examined": report.examined, "changed": report.changed });
+        outbox::event(&mut changes, &state.work.ids, "trigger.fired", &name, Audience::Operators, data);
+        Ok(Draft::new(changes, report))
+    };
+    Ok(Json(state.work.run(&posted.call, "trigger.fire", fire).await?.value.into()))
 }

@@ -5,6 +5,7 @@ mod allocations;
 mod blocks;
 mod body;
 mod caller;
+mod choices;
 mod credentials;
 mod docs;
 mod etag;
@@ -17,6 +18,7 @@ mod page;
 mod params;
 mod parties;
 mod problem;
+mod root;
 mod serve;
 mod state;
 mod trace;
@@ -24,9 +26,11 @@ mod units;
 mod verdicts;
 pub mod view;
 
+use std::sync::Arc;
+
 use axum::{Router, middleware};
 pub use problem::{PROBLEM_JSON, ProblemView};
-pub use serve::serve;
+pub use serve::{Peer, ServeSettings, serve};
 pub use state::{ApiSettings, ApiState, Dependency, RenderMetrics, Services};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -36,6 +40,7 @@ use crate::error::ErrorCode;
 /// Every described route.
 fn described() -> (Router<ApiState>, OpenApi) {
     let (router, mut api) = OpenApiRouter::with_openapi(docs::frame())
+        .merge(root::routes())
         .merge(health::routes())
         .merge(keys::routes())
         .merge(events::routes())
@@ -50,6 +55,7 @@ fn described() -> (Router<ApiState>, OpenApi) {
         .merge(jobs::routes())
         .split_for_parts();
     docs::complete(&mut api);
+    choices::name(&mut api);
     (router, api)
 }
 
@@ -62,9 +68,11 @@ pub fn openapi() -> OpenApi {
 /// The whole API over its services.
 pub fn router(state: ApiState) -> Router {
     let (router, api) = described();
+    let without_query: params::WithoutQuery = Arc::new(docs::paths_without_query(&api));
     router
         .merge(docs::routes(&api))
         .fallback(nothing_here)
+        .layer(middleware::from_fn_with_state(without_query, params::refuse_query))
         .layer(middleware::from_fn_with_state(state.clone(), trace::limit_time))
         .layer(middleware::from_fn(problem::render))
         .layer(middleware::from_fn_with_state(state.clone(), trace::observe))

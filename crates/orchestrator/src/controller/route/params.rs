@@ -1,10 +1,12 @@
 //! What stands in the address: typed ids and strict query parameters.
 
-use std::str::FromStr;
+use std::{collections::BTreeSet, str::FromStr, sync::Arc};
 
 use axum::{
-    extract::{FromRequestParts, Path},
-    http::request::Parts,
+    extract::{FromRequestParts, MatchedPath, Path, Request, State},
+    http::{Method, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
 
@@ -39,6 +41,26 @@ pub fn parse_id<T: FromStr>(text: &str) -> Result<T> {
         let shown: String = text.chars().take(80).collect();
         Error::new(ErrorCode::NotFound, format!("`{shown}` names nothing here")).into()
     })
+}
+
+/// The described addresses whose GET takes no query parameters; middleware state of [`refuse_query`].
+pub type WithoutQuery = Arc<BTreeSet<String>>;
+
+/// Middleware: refuses a query where none is taken. Addresses that take one refuse unknown names by [`Params`].
+pub async fn refuse_query(
+    State(without): State<WithoutQuery>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let query = request.uri().query().unwrap_or_default();
+    if reads && !query.is_empty() && path.is_some_and(|path| without.contains(path.as_str())) {
+        let name = url::form_urlencoded::parse(query.as_bytes()).next().map(|(name, _)| name.into_owned());
+        let detail = "this address takes no query parameters";
+        return Problem::at(ErrorCode::InvalidParameter, name.unwrap_or_default(), detail).into_response();
+    }
+    next.run(request).await
 }
 
 /// Query parameters, unknown ones refused by name.

@@ -1,13 +1,13 @@
 //! The one place where errors become HTTP: problem details as in RFC 9457, with a stable code. A handler answers
 //! [`Problem`]; the text is written by [`render`], which knows the trace id and logs the whole chain, once. Answers that
-//! the framework makes by itself (405, time-outs) come out in the same form.
+//! the framework makes by itself (405, time-outs) come out in the same form; OPTIONS is answered with what is allowed.
 
 use std::sync::Arc;
 
 use axum::{
     Json,
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -43,6 +43,12 @@ impl Problem {
         let mut error = Error::new(code, detail.into());
         error.field = Some(field.into());
         error.into()
+    }
+
+    /// Its stable code.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        self.error.code
     }
 
     /// With the seconds after which another try may do.
@@ -114,7 +120,12 @@ pub fn keep_as_is(response: &mut Response) {
 
 /// Middleware: writes problems, and logs those that have a cause or are ours.
 pub async fn render(trace: TraceId, request: Request, next: Next) -> Response {
+    let asks_for_methods = request.method() == Method::OPTIONS;
     let response = next.run(request).await;
+    if asks_for_methods && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        // The router adds `allow` on the way out.
+        return StatusCode::NO_CONTENT.into_response();
+    }
     let carried = response.extensions().get::<Carried>().cloned();
     if let Some(Carried(problem)) = carried {
         return write(&problem, &trace.0, response);

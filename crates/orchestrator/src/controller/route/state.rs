@@ -35,12 +35,12 @@ pub struct ApiSettings {
     pub timeout: Duration,
     /// Requests per key and window.
     pub rate_limit: u64,
+    /// Failed authentications per address and window.
+    pub auth_failures: u64,
     /// The window.
     pub rate_window: Micros,
     /// Time between the signs of life of an idle event stream.
     pub keep_alive: Duration,
-    /// How long requests may go on after a shutdown began.
-    pub drain: Duration,
 }
 
 impl Default for ApiSettings {
@@ -49,9 +49,9 @@ impl Default for ApiSettings {
             body_limit: 1 << 20,
             timeout: Duration::from_secs(30),
             rate_limit: 30_000,
+            auth_failures: 300,
             rate_window: Micros::from_secs(10),
             keep_alive: Duration::from_secs(15),
-            drain: Duration::from_secs(10),
         }
     }
 }

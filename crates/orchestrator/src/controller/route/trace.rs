@@ -42,6 +42,7 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
         .get::<MatchedPath>()
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let span = tracing::info_span!("request", method, path, trace_id);
+    let shows_pages = request.uri().path().starts_with("/docs");
     let started = Instant::now();
     metrics::gauge!("http_requests_in_flight").increment(1.0);
     let mut response = next.run(request).instrument(span).await;
@@ -51,7 +52,7 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
         .increment(1);
     metrics::histogram!("http_request_duration_seconds", "method" => method, "path" => path)
         .record(started.elapsed().as_secs_f64());
-    finish(response.headers_mut(), &trace_id);
+    finish(response.headers_mut(), &trace_id, shows_pages);
     response
 }
 
@@ -67,11 +68,22 @@ pub async fn limit_time(State(state): State<ApiState>, request: Request, next: N
     }
 }
 
-fn finish(headers: &mut HeaderMap, trace_id: &str) {
+/// What a browser may do with an answer that is data: nothing.
+const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+/// What the pages of `/docs` may do: use their own scripts and styles, and talk to this API.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; \
+     form-action 'none'";
+
+fn finish(headers: &mut HeaderMap, trace_id: &str, shows_pages: bool) {
     if let Ok(value) = HeaderValue::from_str(trace_id) {
         headers.insert(TRACE_HEADER, value);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    let policy = if shows_pages { PAGE_POLICY } else { DATA_POLICY };
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     // Answers belong to one key; nothing between may keep them. With an etag, a client may keep and ask again.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }

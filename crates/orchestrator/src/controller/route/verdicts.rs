@@ -44,7 +44,20 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 /// Takes a signed report of an oracle. The statement is in the canonical form that is signed: instants are integers of
 /// microseconds since the epoch.
 #[utoipa::path(post, path = "/evidence", tag = "sla", request_body(content = Object, content_type = "application/json",
-    description = "`{\"statement\": {version, oracle, key_id, subject, from, to, nonce, body}, \"signature\": hex}`"),
+    description = "`{\"statement\": {version, oracle, key_id, subject, from, to, nonce, body}, \"signature\": hex}`; signed is \
+        the line `orchestrator.evidence.v1` followed by the statement as compact JSON with sorted keys, in ASCII",
+    example = json!({
+        "statement": {
+            "version": 1, "oracle": "orcl_01890a5d96e27e3bbd1a2f3c4d5e6f70", "key_id": "k1",
+            "subject": {"unit": "unit_01890a5d96e27e3bbd1a2f3c4d5e6f70"},
+            "from": 1_790_000_000_000_000_u64, "to": 1_790_000_060_000_000_u64, "nonce": 1,
+            "body": {"type": "qos", "operations": {"get": {
+                "attempts": 10, "failures": {"timeout": 1}, "latency_sum_us": 0, "latency": {},
+                "bulk_bytes": 0, "bulk_us": 0
+            }}}
+        },
+        "signature": "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+    })),
     responses((status = 201, body = ReceiptView)))]
 async fn submit_evidence(State(state): State<ApiState>, posted: Posted<EvidenceReport>) -> Result<Response> {
     let receipt = state.evidence.submit(&posted.call, posted.body).await?;

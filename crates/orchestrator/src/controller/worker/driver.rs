@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::idle::IdlePause;
 use crate::{
     core::{client::clock::Clock, market::quantity::Micros},
     error,
@@ -14,8 +15,10 @@ use crate::{
 /// How the driver behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DriverSettings {
-    /// Longest time between two looks at the queue.
+    /// Time between two looks at the queue that nobody called for, while there is work now and then.
     pub fallback: Micros,
+    /// Longest such time, when nothing happens. No longer than the engine looks ahead, or jobs start late.
+    pub idle_fallback: Micros,
     /// Time between two heartbeats; a third of the lease at most.
     pub heartbeat: Micros,
     /// Time between two looks for leases that ran out.
@@ -28,6 +31,7 @@ impl Default for DriverSettings {
     fn default() -> Self {
         Self {
             fallback: Micros::from_secs(1),
+            idle_fallback: Micros::from_secs(5),
             heartbeat: Micros::from_secs(5),
             reap_every: Micros::from_secs(5),
             drain: Micros::from_secs(10),
@@ -65,16 +69,21 @@ impl Driver {
 
     async fn claim_until(&self, shutdown: &CancellationToken) {
         let wake = self.engine.wake();
+        let longest = self.settings.idle_fallback.min(self.engine.settings().look_ahead);
+        let idle = IdlePause::new(self.settings.fallback.min(longest), longest);
+        let mut worked = true;
         while !shutdown.is_cancelled() {
             let pause = match self.engine.tick().await {
                 Ok(tick) if tick.claimed > 0 => {
                     // What was started gets a turn, so that the next claim finds more slots at once.
                     tokio::task::yield_now().await;
+                    worked = true;
                     continue;
                 }
-                Ok(tick) => tick.next_due.map_or(self.settings.fallback, |due| {
-                    Micros(due.since(self.clock.now()).get().min(self.settings.fallback.get()))
-                }),
+                Ok(tick) => {
+                    let pause = idle.after(std::mem::take(&mut worked));
+                    tick.next_due.map_or(pause, |due| due.since(self.clock.now()).min(pause))
+                }
                 Err(error) => {
                     tracing::error!(error = error::chain(&error), "jobs could not be claimed");
                     self.settings.fallback

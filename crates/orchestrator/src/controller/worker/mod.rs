@@ -2,10 +2,13 @@
 //! ends when its shutdown token is cancelled; each can be stepped by a test.
 
 pub mod driver;
+mod idle;
 pub mod prober;
 pub mod relay;
 pub mod trigger;
+pub mod trigger_consumer;
 
 pub use driver::{Driver, DriverSettings};
 pub use relay::{Relay, RelayPorts, RelayReport, RelaySettings};
-pub use trigger::{ScheduledTrigger, TriggerConsumer, TriggerRegistry, TriggerStatus};
+pub use trigger::{ScheduledTrigger, TriggerRegistry, TriggerStatus};
+pub use trigger_consumer::{TriggerConsumer, TriggerSettings};

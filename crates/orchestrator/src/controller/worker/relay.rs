@@ -2,16 +2,23 @@
 //! twice; receivers tell by its id. A row that can't be sent waits with growing pauses, holds up nobody, and is set aside after
 //! so many attempts.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::idle::IdlePause;
 use crate::{
     core::{
         client::{
             clock::Clock,
-            database::{Changeset, Committer, Cursor, DatabaseError, Filter, Query, Reader, Stored},
+            database::{
+                Changeset, Committer, Cursor, DatabaseError, Document, Filter, Query, Reader, Stored,
+            },
             event_bus::EventBusClient,
             notification::NotificationClient,
             queue::{NewMessage, QueueClient},
@@ -21,12 +28,13 @@ use crate::{
         madara::job_queue::JobQueueClient,
         market::{
             event::DomainEvent,
-            ids::EventId,
+            ids::{EventId, IdGenerator},
             quantity::{Micros, Timestamp},
         },
     },
     error::{self, Result, Source},
     service::{
+        damage,
         job::Wake,
         outbox::{OutboxRow, Outgoing, QUARANTINED, WAITING},
     },
@@ -39,6 +47,8 @@ pub struct RelayPorts {
     pub reader: Arc<dyn Reader>,
     /// Marks rows; the plain committer, so that marking rings no bell.
     pub committer: Arc<dyn Committer>,
+    /// Ids of what is written.
+    pub ids: IdGenerator,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Domain events.
@@ -68,8 +78,12 @@ pub struct RelaySettings {
     pub base_pause: Micros,
     /// Longest such pause.
     pub max_pause: Micros,
-    /// Longest time between two looks at the outbox.
+    /// Time between two looks at the outbox that nobody called for, while rows come now and then.
     pub fallback: Micros,
+    /// Longest such time, when nothing happens.
+    pub idle_fallback: Micros,
+    /// Alerts that are sent at the same time.
+    pub alerts: usize,
 }
 
 impl Default for RelaySettings {
@@ -81,6 +95,8 @@ impl Default for RelaySettings {
             base_pause: Micros::from_millis(100),
             max_pause: Micros::from_secs(60),
             fallback: Micros::from_secs(1),
+            idle_fallback: Micros::from_secs(5),
+            alerts: 16,
         }
     }
 }
@@ -96,50 +112,87 @@ pub struct RelayReport {
     pub quarantined: u64,
 }
 
+/// A row, and whether it was sent.
+type Outcome = (Stored<OutboxRow>, Result<(), Source>);
+
+fn is_event(row: &Stored<OutboxRow>) -> bool {
+    matches!(row.value.outgoing, Outgoing::Event(_))
+}
+
+fn count(report: RelayReport) {
+    metrics::counter!("orchestrator_outbox_sent_total").increment(report.sent);
+    metrics::counter!("orchestrator_outbox_failed_total").increment(report.failed);
+    metrics::counter!("orchestrator_outbox_quarantined_total").increment(report.quarantined);
+}
+
 /// The relay.
 pub struct Relay {
     ports: RelayPorts,
     settings: RelaySettings,
     /// Rows that failed, and when they get their next attempt.
     paused: Mutex<HashMap<EventId, Timestamp>>,
+    /// Alerts that are being sent.
+    in_flight: Mutex<HashSet<EventId>>,
 }
 
 impl Relay {
     /// A relay; nothing happens before [`Relay::run`].
     #[must_use]
     pub fn new(ports: RelayPorts, settings: RelaySettings) -> Self {
-        Self { ports, settings, paused: Mutex::default() }
+        Self { ports, settings, paused: Mutex::default(), in_flight: Mutex::default() }
     }
 
     /// Relays until `shutdown` is cancelled.
     pub async fn run(&self, shutdown: CancellationToken) {
+        let idle = IdlePause::new(self.settings.fallback, self.settings.idle_fallback);
+        let mut alerts = FuturesUnordered::new();
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.pass().await {
+            let mut report = RelayReport::default();
+            let mut slow = Vec::new();
+            if let Err(error) = self.sweep(&mut report, &mut slow).await {
                 tracing::error!(error = error::chain(&error), "the outbox could not be relayed");
             }
-            let pause = self.next_pause();
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = self.ports.wake.outbox.notified() => {}
-                () = self.ports.clock.sleep(pause) => {}
+            alerts.extend(slow.into_iter().map(|row| self.alert(row)));
+            count(report);
+            let pause = self.next_pause(idle.after(report != RelayReport::default()));
+            let mut over = self.ports.clock.sleep(pause);
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = self.ports.wake.outbox.notified() => break,
+                    () = &mut over => break,
+                    Some(()) = alerts.next() => {}
+                }
             }
         }
+        // What is cut short here is sent again after the next start.
+        self.in_flight.lock().clear();
     }
 
-    fn next_pause(&self) -> Micros {
+    fn next_pause(&self, idle: Micros) -> Micros {
         let now = self.ports.clock.now();
         let next = self.paused.lock().values().min().map(|at| at.since(now));
-        next.map_or(self.settings.fallback, |pause| {
-            pause.clamp(Micros::from_millis(10), self.settings.fallback)
-        })
+        next.map_or(idle, |pause| pause.clamp(Micros::from_millis(10), self.settings.fallback))
     }
 
-    /// Sends everything that waits and is not paused, once.
+    /// Sends everything that waits and is not paused, once; not while [`Relay::run`] runs.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn pass(&self) -> Result<RelayReport> {
         let mut report = RelayReport::default();
+        let mut alerts = Vec::new();
+        let swept = self.sweep(&mut report, &mut alerts).await;
+        self.in_flight.lock().clear();
+        swept?;
+        self.relay(alerts, &mut report).await?;
+        count(report);
+        Ok(report)
+    }
+
+    /// Sends what waits, but for alerts: those go to `alerts`, because what receives them may be slow, and must not hold
+    /// up the rest.
+    async fn sweep(&self, report: &mut RelayReport, alerts: &mut Vec<Stored<OutboxRow>>) -> Result<()> {
         let mut after: Option<Cursor> = None;
         loop {
             let query = Query::new(schema::OUTBOX)
@@ -147,64 +200,102 @@ impl Relay {
                 .limit(self.settings.batch.clamp(1, 1_000))
                 .after(after);
             let page = self.ports.reader.find(query).await?;
-            let now = self.ports.clock.now();
-            let mut rows: Vec<Stored<OutboxRow>> = Vec::with_capacity(page.documents.len());
-            for document in page.documents {
-                match document.decode() {
-                    Ok(row) => rows.push(row),
-                    Err(error) => {
-                        tracing::error!(
-                            row = document.id,
-                            error = error::chain(&error),
-                            "an outbox row can't be read"
-                        );
-                    }
-                }
-            }
-            {
-                let paused = self.paused.lock();
-                rows.retain(|row| paused.get(&row.value.id).is_none_or(|until| *until <= now));
-            }
-            self.relay(rows, &mut report).await?;
+            let rows = self.readable(page.documents).await?;
+            let rows = self.sendable(rows, alerts);
+            self.relay(rows, report).await?;
             match page.next {
                 Some(cursor) => after = Some(cursor),
-                None => break,
+                None => return Ok(()),
             }
         }
-        metrics::counter!("orchestrator_outbox_sent_total").increment(report.sent);
-        metrics::counter!("orchestrator_outbox_failed_total").increment(report.failed);
-        metrics::counter!("orchestrator_outbox_quarantined_total").increment(report.quarantined);
-        Ok(report)
+    }
+
+    /// The rows that are to be sent now; alerts, as many as there is room for, go to `alerts`.
+    fn sendable(
+        &self,
+        rows: Vec<Stored<OutboxRow>>,
+        alerts: &mut Vec<Stored<OutboxRow>>,
+    ) -> Vec<Stored<OutboxRow>> {
+        let now = self.ports.clock.now();
+        let (paused, mut in_flight) = (self.paused.lock(), self.in_flight.lock());
+        let mut at_once = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.value.id;
+            if in_flight.contains(&id) || paused.get(&id).is_some_and(|until| *until > now) {
+                continue;
+            }
+            if !matches!(row.value.outgoing, Outgoing::Alert { .. }) {
+                at_once.push(row);
+            } else if in_flight.len() < self.settings.alerts.max(1) {
+                in_flight.insert(id);
+                alerts.push(row);
+            }
+        }
+        at_once
+    }
+
+    /// Sends one alert.
+    async fn alert(&self, row: Stored<OutboxRow>) {
+        let id = row.value.id;
+        let mut report = RelayReport::default();
+        if let Err(error) = self.relay(vec![row], &mut report).await {
+            tracing::error!(row = %id, error = error::chain(&error), "an alert was sent, but could not be marked");
+        }
+        self.in_flight.lock().remove(&id);
+        count(report);
+    }
+
+    /// The rows among documents; one that can't be read is set aside.
+    async fn readable(&self, documents: Vec<Document>) -> Result<Vec<Stored<OutboxRow>>> {
+        let mut rows = Vec::with_capacity(documents.len());
+        for document in documents {
+            match document.decode() {
+                Ok(row) => rows.push(row),
+                Err(error) => {
+                    let (committer, ids) = (self.ports.committer.as_ref(), &self.ports.ids);
+                    damage::set_aside(committer, ids, schema::OUTBOX, &document, &error).await?;
+                }
+            }
+        }
+        Ok(rows)
     }
 
     async fn relay(&self, rows: Vec<Stored<OutboxRow>>, report: &mut RelayReport) -> Result<()> {
         let mut outcomes = Vec::with_capacity(rows.len());
         let mut rows = rows.into_iter().peekable();
         while let Some(row) = rows.next() {
-            let Outgoing::Event(event) = &row.value.outgoing else {
+            if !is_event(&row) {
                 let sent = self.send(&row.value).await;
                 outcomes.push((row, sent));
                 continue;
-            };
-            // Events that follow one another go in one call; if that fails each goes alone, to tell which one it is.
-            let mut events = vec![event.clone()];
+            }
+            // Events that follow one another go in one call.
             let mut run = vec![row];
-            while let Some(next) = rows.next_if(|next| matches!(next.value.outgoing, Outgoing::Event(_))) {
-                if let Outgoing::Event(event) = &next.value.outgoing {
-                    events.push(event.clone());
-                }
+            while let Some(next) = rows.next_if(is_event) {
                 run.push(next);
             }
-            if self.publish(&events).await.is_ok() {
-                outcomes.extend(run.into_iter().map(|row| (row, Ok(()))));
-            } else {
-                for (row, event) in run.into_iter().zip(events) {
-                    let sent = self.publish(&[event]).await;
-                    outcomes.push((row, sent));
-                }
-            }
+            self.send_events(run, &mut outcomes).await;
         }
         self.mark(outcomes, report).await
+    }
+
+    /// Sends events in one call; if that fails each goes alone, to tell which one it is.
+    async fn send_events(&self, run: Vec<Stored<OutboxRow>>, outcomes: &mut Vec<Outcome>) {
+        let events: Vec<DomainEvent> = run
+            .iter()
+            .filter_map(|row| match &row.value.outgoing {
+                Outgoing::Event(event) => Some(event.clone()),
+                _ => None,
+            })
+            .collect();
+        if self.publish(&events).await.is_ok() {
+            outcomes.extend(run.into_iter().map(|row| (row, Ok(()))));
+            return;
+        }
+        for row in run {
+            let sent = self.send(&row.value).await;
+            outcomes.push((row, sent));
+        }
     }
 
     async fn publish(&self, events: &[DomainEvent]) -> Result<(), Source> {
@@ -227,11 +318,7 @@ impl Relay {
     }
 
     /// Writes down what came of each row: all in one commit, or one by one when another relay was at some of them.
-    async fn mark(
-        &self,
-        outcomes: Vec<(Stored<OutboxRow>, Result<(), Source>)>,
-        report: &mut RelayReport,
-    ) -> Result<()> {
+    async fn mark(&self, outcomes: Vec<Outcome>, report: &mut RelayReport) -> Result<()> {
         let mut changes = Vec::with_capacity(outcomes.len());
         for (row, outcome) in outcomes {
             changes.push(self.marked(row, outcome, report));

@@ -1,36 +1,28 @@
-//! Triggers: the schedules that fire them, the queue that carries their names, and what they did the last time.
+//! Triggers and what they did the last time. The status of each is kept in memory, and in the database now and then, so
+//! that a restart knows it.
 //!
-//! cron → queue `triggers` → [`TriggerConsumer`] → [`TriggerRegistry::fire`]. The status of each trigger is kept in memory, and
-//! in the database now and then, so that a restart knows it.
+//! cron → queue `triggers` → [`TriggerConsumer`](super::TriggerConsumer) → [`TriggerRegistry::fire`].
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    panic::AssertUnwindSafe,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     core::{
         client::{
             clock::Clock,
             database::{Changeset, Committer, Entity, Reader, ReaderExt},
-            queue::{Message, QueueClient},
             schema::{self, Collection},
         },
-        madara::cron::{CronClient, CronTarget},
         market::quantity::{Micros, Timestamp},
     },
-    error::{self, Error, ErrorCode, Result, Source},
+    error::{self, Error, ErrorCode, Result},
     service::job::{Trigger, TriggerReport},
 };
 
-/// The queue that carries the names of triggers to fire.
-pub const TRIGGER_QUEUE: &str = "triggers";
+pub use super::trigger_consumer::TRIGGER_QUEUE;
 
 /// How often a status that says nothing new is written down.
 const PERSIST_EVERY: Micros = Micros::from_secs(60);
@@ -76,6 +68,7 @@ pub struct TriggerStatus {
 }
 
 impl Entity for TriggerStatus {
+    const NAME: &'static str = "trigger_status";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         format!("trigger-{}", self.name)
@@ -84,11 +77,11 @@ impl Entity for TriggerStatus {
 
 /// The triggers of this process and what they did.
 pub struct TriggerRegistry {
-    triggers: BTreeMap<&'static str, ScheduledTrigger>,
+    pub(super) triggers: BTreeMap<&'static str, ScheduledTrigger>,
     statuses: Mutex<BTreeMap<&'static str, TriggerStatus>>,
     persisted: Mutex<BTreeMap<&'static str, Timestamp>>,
     reader: Arc<dyn Reader>,
-    committer: Arc<dyn Committer>,
+    pub(super) committer: Arc<dyn Committer>,
     clock: Arc<dyn Clock>,
 }
 
@@ -242,116 +235,5 @@ impl Drop for Running<'_> {
         if let Some(status) = self.registry.statuses.lock().get_mut(self.name) {
             status.running = false;
         }
-    }
-}
-
-/// Receives the names of triggers and fires them.
-pub struct TriggerConsumer {
-    registry: Arc<TriggerRegistry>,
-    queue: Arc<dyn QueueClient>,
-    cron: Arc<dyn CronClient>,
-    clock: Arc<dyn Clock>,
-}
-
-impl TriggerConsumer {
-    /// A consumer; nothing happens before [`TriggerConsumer::declare`] and [`TriggerConsumer::run`].
-    #[must_use]
-    pub fn new(
-        registry: Arc<TriggerRegistry>,
-        queue: Arc<dyn QueueClient>,
-        cron: Arc<dyn CronClient>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        Self { registry, queue, cron, clock }
-    }
-
-    /// Makes the queue and one schedule per trigger; twice is fine.
-    ///
-    /// # Errors
-    /// [`ErrorCode::InvalidConfig`] on a rate that the cron service can't keep; [`ErrorCode::Unavailable`].
-    pub async fn declare(&self) -> Result<()> {
-        let unavailable = |error: Source| {
-            Error::new(ErrorCode::Unavailable, "the queue or the cron service does not answer").because(error)
-        };
-        self.queue.create(TRIGGER_QUEUE).await.map_err(|e| unavailable(e.into()))?;
-        for (name, scheduled) in &self.registry.triggers {
-            self.cron.create(name, scheduled.every).await.map_err(|error| match error {
-                error @ crate::core::madara::cron::CronError::Invalid { .. } => {
-                    Error::new(ErrorCode::InvalidConfig, error.to_string())
-                }
-                error => unavailable(error.into()),
-            })?;
-            let target = CronTarget { queue: TRIGGER_QUEUE.into(), body: (*name).to_owned() };
-            self.cron.add_target(name, target).await.map_err(|e| unavailable(e.into()))?;
-            self.cron.set_enabled(name, true).await.map_err(|e| unavailable(e.into()))?;
-        }
-        Ok(())
-    }
-
-    /// Receives and fires until `shutdown` is cancelled; then waits for those that run.
-    pub async fn run(&self, shutdown: CancellationToken) {
-        let tasks = TaskTracker::new();
-        loop {
-            let received = tokio::select! {
-                () = shutdown.cancelled() => break,
-                received = self.receive() => received,
-            };
-            match received {
-                Ok(messages) => {
-                    let registry = Arc::clone(&self.registry);
-                    for name in self.accept(messages).await {
-                        let registry = Arc::clone(&registry);
-                        // Each in a task of its own: a slow trigger holds up no other.
-                        tasks.spawn(async move { registry.fire(&name).await.map(|_| ()).unwrap_or(()) });
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(error = error::chain(&error), "triggers could not be received");
-                    tokio::select! {
-                        () = shutdown.cancelled() => break,
-                        () = self.clock.sleep(Micros::from_secs(1)) => {}
-                    }
-                }
-            }
-        }
-        tasks.close();
-        tasks.wait().await;
-    }
-
-    /// Receives one batch and fires what it names, one after the other; returns how many were fired. For tests and tools.
-    ///
-    /// # Errors
-    /// When the queue does not answer.
-    pub async fn step(&self) -> Result<usize> {
-        let messages = self.receive().await.map_err(Error::internal)?;
-        let names = self.accept(messages).await;
-        let count = names.len();
-        for name in names {
-            // Its status tells of a failure.
-            let _ = self.registry.fire(&name).await;
-        }
-        Ok(count)
-    }
-
-    async fn receive(&self) -> std::result::Result<Vec<Message>, crate::core::client::queue::QueueError> {
-        self.queue.receive(TRIGGER_QUEUE, 32, Micros::from_secs(30), Micros::from_secs(10)).await
-    }
-
-    /// The triggers that a batch of messages names, each once. The messages are deleted first: a trigger that is lost in a crash
-    /// fires again on its schedule.
-    async fn accept(&self, messages: Vec<Message>) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
-        for message in messages {
-            if let Err(error) = self.queue.delete(TRIGGER_QUEUE, &message.receipt).await {
-                tracing::warn!(error = error::chain(&error), "a trigger's message was not deleted");
-            }
-            if self.registry.knows(&message.body) {
-                names.insert(message.body);
-            } else {
-                let body: String = message.body.chars().take(200).collect();
-                tracing::error!(body, "a message names no trigger of this process; it was dropped");
-            }
-        }
-        names
     }
 }

@@ -5,9 +5,13 @@
 //! none.
 
 use async_trait::async_trait;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
-use super::schema::{Collection, CollectionSpec};
+pub use super::entity::Entity;
+use super::{
+    entity::body_of,
+    schema::{Collection, CollectionSpec},
+};
 
 /// What a database answers when it can't do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,20 @@ pub enum DatabaseError {
         /// The counter.
         field: String,
     },
+    /// A newer release wrote the document, in a shape that this one does not know.
+    #[error(
+        "{collection}/{id} was written by a newer release: its version is {found}, known are those up to {known}"
+    )]
+    TooNew {
+        /// The collection.
+        collection: Collection,
+        /// The document.
+        id: String,
+        /// Its version.
+        found: u32,
+        /// The highest version that this release reads.
+        known: u32,
+    },
     /// The request itself makes no sense.
     #[error("invalid database request: {0}")]
     Invalid(String),
@@ -81,7 +99,8 @@ impl DatabaseError {
             | Self::Missing { .. }
             | Self::BelowFloor { .. }
             | Self::Invalid(_)
-            | Self::Damaged { .. } => false,
+            | Self::Damaged { .. }
+            | Self::TooNew { .. } => false,
         }
     }
 }
@@ -107,26 +126,6 @@ pub struct Stored<T> {
     pub version: u64,
     /// The content.
     pub value: T,
-}
-
-/// A type that is stored in a collection of its own.
-pub trait Entity: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// Where.
-    const COLLECTION: Collection;
-    /// Under which id.
-    fn document_id(&self) -> String;
-}
-
-impl Document {
-    /// The content as `T`.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Damaged`] when the document is no `T`.
-    pub fn decode<T: Entity>(&self) -> Result<Stored<T>> {
-        serde_json::from_str(&self.body).map(|value| Stored { version: self.version, value }).map_err(
-            |source| DatabaseError::Damaged { collection: T::COLLECTION, id: self.id.clone(), source },
-        )
-    }
 }
 
 /// A value that filters and guards compare with. Amounts are strings and can't be ordered; compare them in the domain.
@@ -376,11 +375,12 @@ impl Changeset {
 
     /// Adds the insertion of an entity.
     pub fn insert<T: Entity>(&mut self, value: &T) -> &mut Self {
-        let id = value.document_id();
-        self.insert_json(T::COLLECTION, id, value)
+        let op = WriteOp::Insert { body: body_of(value) };
+        self.writes.push(Write { collection: T::COLLECTION, id: value.document_id(), op });
+        self
     }
 
-    /// Adds the insertion of anything that serialises to a JSON object.
+    /// Adds the insertion of anything that serialises to a JSON object; it carries no version.
     pub fn insert_json<T: Serialize>(&mut self, collection: Collection, id: String, value: &T) -> &mut Self {
         self.writes.push(Write { collection, id, op: WriteOp::Insert { body: to_body(value) } });
         self
@@ -393,7 +393,7 @@ impl Changeset {
 
     /// Adds the replacement of an entity, guarded by `expect`.
     pub fn replace_expecting<T: Entity>(&mut self, expect: Expect, value: &T) -> &mut Self {
-        let op = WriteOp::Replace { expect, body: to_body(value) };
+        let op = WriteOp::Replace { expect, body: body_of(value) };
         self.writes.push(Write { collection: T::COLLECTION, id: value.document_id(), op });
         self
     }
@@ -431,8 +431,7 @@ impl Changeset {
     }
 }
 
-/// JSON text of a value. The stored types are plain structs with string keys, which always serialise; anything else
-/// becomes `null`, which every back end refuses as "not an object".
+/// JSON text of a value; what does not serialise becomes `null`, which every back end refuses as "not an object".
 fn to_body<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".into())
 }

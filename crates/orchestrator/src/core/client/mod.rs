@@ -3,7 +3,9 @@
 
 pub mod cache;
 pub mod clock;
+pub mod damaged;
 pub mod database;
+pub mod entity;
 pub mod event_bus;
 pub mod notification;
 pub mod probe;

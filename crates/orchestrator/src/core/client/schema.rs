@@ -94,6 +94,8 @@ schema! {
     PRICE_CHANGES = "price_changes" { by_unit("unit"); }
     /// Disputes.
     DISPUTES = "disputes" { by_allocation("allocation"); by_state("state", "deadline"); }
+    /// Documents and messages that could not be read, with their bytes.
+    DAMAGED = "damaged" { by_collection("collection"); }
     /// `Job` documents.
     JOBS = "jobs" { by_due("due"); by_lease("lease_until"); by_dedup("dedup") unique; by_subject("subject"); by_state("state", "kind"); }
     /// Generations and holders of the subjects of mutating jobs.

@@ -184,6 +184,7 @@ pub struct Transfer {
 }
 
 impl Entity for Account {
+    const NAME: &'static str = "account";
     const COLLECTION: Collection = schema::ACCOUNTS;
     fn document_id(&self) -> String {
         Self::id_of(&self.domain, &self.key)
@@ -191,6 +192,7 @@ impl Entity for Account {
 }
 
 impl Entity for Transfer {
+    const NAME: &'static str = "transfer";
     const COLLECTION: Collection = schema::TRANSFERS;
     fn document_id(&self) -> String {
         self.id.to_string()

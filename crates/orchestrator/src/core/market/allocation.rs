@@ -86,6 +86,7 @@ pub struct Usage {
     /// Bytes stored at the reading.
     pub stored: Bytes,
     /// Integral of the stored bytes over time.
+    #[serde(with = "super::json::decimal")]
     pub byte_seconds: u128,
     /// Bytes sent to the consumer.
     pub egress: Bytes,
@@ -148,6 +149,9 @@ pub struct Allocation {
     pub paid: Amount,
     /// Credited back so far.
     pub credited: Amount,
+    /// Breached billing periods in a row, up to the last one that was judged.
+    #[serde(default)]
+    pub breached_in_a_row: u32,
     /// Why it failed, for people.
     pub failure: Option<String>,
     /// When it was reserved.
@@ -157,6 +161,7 @@ pub struct Allocation {
 }
 
 impl Entity for Allocation {
+    const NAME: &'static str = "allocation";
     const COLLECTION: Collection = schema::ALLOCATIONS;
     fn document_id(&self) -> String {
         self.id.to_string()

@@ -6,7 +6,7 @@
 use super::{
     money::Amount,
     quantity::{BasisPoints, Bytes, Ppm},
-    terms::{PenaltyPolicy, PriceTerms},
+    terms::PriceTerms,
     verdict::VerdictStatus,
 };
 
@@ -87,18 +87,18 @@ pub fn capped_byte_seconds(metered: u128, reserved: Bytes, seconds: u64) -> u128
     metered.min(u128::from(reserved.0).saturating_mul(u128::from(seconds)))
 }
 
-/// The share of the payment that is given back, by the unit's penalty policy. `tier` is what the credit table says;
-/// `reputation` is in thousandths of a point, 0 to 100,000.
+/// So many breached billing periods in a row are "repeated breaches" to a contract that slashes collateral.
+pub const REPEATED_BREACHES: u32 = 3;
+
+/// The count of breached periods in a row after one more period, and whether the breaches are repeated ones now, after
+/// which the count begins anew. An unknown period says nothing, so it leaves the count as it is.
 #[must_use]
-pub fn credit_share(policy: PenaltyPolicy, status: VerdictStatus, tier: Ppm, reputation: u32) -> Ppm {
-    if status != VerdictStatus::Breached {
-        return Ppm(0);
-    }
-    match policy {
-        PenaltyPolicy::Tiered => tier.min(Ppm::ONE),
-        // 100 − reputation percent; a thousandth of a point is ten ppm.
-        PenaltyPolicy::Reputation => Ppm(100_000_u32.saturating_sub(reputation).saturating_mul(10)),
-        PenaltyPolicy::Withhold => Ppm::ONE,
+pub const fn breaches_in_a_row(before: u32, status: VerdictStatus) -> (u32, bool) {
+    match status {
+        VerdictStatus::Met => (0, false),
+        VerdictStatus::Unknown => (before, false),
+        VerdictStatus::Breached if before.saturating_add(1) >= REPEATED_BREACHES => (0, true),
+        VerdictStatus::Breached => (before.saturating_add(1), false),
     }
 }
 
@@ -144,16 +144,20 @@ mod tests {
     }
 
     #[test]
-    fn only_a_breach_is_credited_and_the_policy_says_how_much() {
-        use PenaltyPolicy as P;
-        for policy in [P::Tiered, P::Reputation, P::Withhold] {
-            for status in [VerdictStatus::Met, VerdictStatus::Unknown] {
-                assert_eq!(credit_share(policy, status, Ppm::ONE, 0), Ppm(0));
+    fn every_third_breach_in_a_row_is_a_repeated_one() {
+        use VerdictStatus::{Breached, Met, Unknown};
+        let mut count = 0;
+        let mut repeated = Vec::new();
+        for (at, status) in
+            [Breached, Breached, Met, Breached, Unknown, Breached, Breached, Breached].into_iter().enumerate()
+        {
+            let (next, now) = breaches_in_a_row(count, status);
+            count = next;
+            if now {
+                repeated.push(at);
             }
         }
-        assert_eq!(credit_share(P::Tiered, VerdictStatus::Breached, Ppm(250_000), 0), Ppm(250_000));
-        assert_eq!(credit_share(P::Reputation, VerdictStatus::Breached, Ppm(0), 30_000), Ppm(700_000));
-        assert_eq!(credit_share(P::Withhold, VerdictStatus::Breached, Ppm(0), 99_000), Ppm::ONE);
+        assert_eq!((repeated, count), (vec![6], 1));
     }
 
     #[test]

@@ -179,6 +179,7 @@ impl Block {
 }
 
 impl Entity for Block {
+    const NAME: &'static str = "block";
     const COLLECTION: Collection = schema::BLOCKS;
     fn document_id(&self) -> String {
         Self::id_of(&self.header.domain, self.header.number)

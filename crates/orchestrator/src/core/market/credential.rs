@@ -65,6 +65,7 @@ pub struct Credential {
 }
 
 impl Entity for Credential {
+    const NAME: &'static str = "credential";
     const COLLECTION: Collection = schema::CREDENTIALS;
     fn document_id(&self) -> String {
         self.id.to_string()

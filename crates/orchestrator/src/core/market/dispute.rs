@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ids::{AllocationId, ConsumerId, DisputeId, ProviderId},
     money::Amount,
-    quantity::{Micros, Timestamp},
+    quantity::{Micros, Ppm, Timestamp},
     terms::DomainId,
 };
 use crate::core::client::{
@@ -16,8 +16,8 @@ use crate::core::client::{
 /// How long the operator has to decide; after it the lower figure stands.
 pub const DECISION_TIME: Micros = Micros::from_secs(72 * 3_600);
 
-/// Reports that differ by more than this open a dispute by themselves: 5 %.
-pub const TOLERANCE_PPM: u32 = 50_000;
+/// Reports that differ by more than this open a dispute by themselves, unless the settings say otherwise: 5 %.
+pub const TOLERANCE: Ppm = Ppm(50_000);
 
 /// What is claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -121,6 +121,7 @@ pub struct Dispute {
 }
 
 impl Entity for Dispute {
+    const NAME: &'static str = "dispute";
     const COLLECTION: Collection = schema::DISPUTES;
     fn document_id(&self) -> String {
         self.id.to_string()
@@ -129,11 +130,8 @@ impl Entity for Dispute {
 
 /// Whether two figures differ by more than the tolerance, measured against the higher.
 #[must_use]
-pub fn disagree(one: u128, other: u128) -> bool {
-    let (low, high) = if one < other { (one, other) } else { (other, one) };
-    let allowed =
-        super::money::mul_div_floor(high, u128::from(TOLERANCE_PPM), 1_000_000).unwrap_or(u128::MAX);
-    high - low > allowed
+pub fn disagree(one: u128, other: u128, tolerance: Ppm) -> bool {
+    one.abs_diff(other) > Amount(one.max(other)).ppm(tolerance).get()
 }
 
 #[cfg(test)]
@@ -156,11 +154,11 @@ mod tests {
 
     #[test]
     fn five_percent_is_tolerated_and_not_more() {
-        assert!(!disagree(95, 100));
-        assert!(!disagree(100, 95));
-        assert!(disagree(94, 100));
-        assert!(!disagree(0, 0));
-        assert!(disagree(0, 1));
-        assert!(!disagree(u128::MAX, u128::MAX));
+        assert!(!disagree(95, 100, TOLERANCE));
+        assert!(!disagree(100, 95, TOLERANCE));
+        assert!(disagree(94, 100, TOLERANCE));
+        assert!(!disagree(0, 0, TOLERANCE));
+        assert!(disagree(0, 1, TOLERANCE));
+        assert!(!disagree(u128::MAX, u128::MAX, TOLERANCE));
     }
 }

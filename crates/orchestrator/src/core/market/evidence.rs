@@ -58,7 +58,7 @@ pub struct OperationStats {
     #[serde(default)]
     pub latency_sum_us: u64,
     /// Latencies of the successful.
-    #[serde(default)]
+    #[serde(default, with = "super::json::by_index")]
     pub latency: Histogram,
     /// Bytes moved by transfers of 8 MiB and more.
     #[serde(default)]
@@ -172,6 +172,7 @@ pub struct StoredReport {
 }
 
 impl Entity for StoredReport {
+    const NAME: &'static str = "stored_report";
     const COLLECTION: Collection = schema::REPORTS;
     fn document_id(&self) -> String {
         self.id.to_string()

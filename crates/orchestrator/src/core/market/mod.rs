@@ -9,6 +9,7 @@ pub mod dispute;
 pub mod event;
 pub mod evidence;
 pub mod ids;
+pub mod json;
 pub mod money;
 pub mod offering;
 pub mod party;

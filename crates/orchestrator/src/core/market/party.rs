@@ -155,6 +155,7 @@ pub struct ApiKey {
 }
 
 impl Entity for Provider {
+    const NAME: &'static str = "provider";
     const COLLECTION: Collection = schema::PROVIDERS;
     fn document_id(&self) -> String {
         self.id.to_string()
@@ -162,6 +163,7 @@ impl Entity for Provider {
 }
 
 impl Entity for Consumer {
+    const NAME: &'static str = "consumer";
     const COLLECTION: Collection = schema::CONSUMERS;
     fn document_id(&self) -> String {
         self.id.to_string()
@@ -169,6 +171,7 @@ impl Entity for Consumer {
 }
 
 impl Entity for Oracle {
+    const NAME: &'static str = "oracle";
     const COLLECTION: Collection = schema::ORACLES;
     fn document_id(&self) -> String {
         self.id.to_string()
@@ -176,6 +179,7 @@ impl Entity for Oracle {
 }
 
 impl Entity for ApiKey {
+    const NAME: &'static str = "api_key";
     const COLLECTION: Collection = schema::API_KEYS;
     fn document_id(&self) -> String {
         self.id.to_string()

@@ -34,6 +34,7 @@ pub struct PriceChange {
 }
 
 impl Entity for PriceChange {
+    const NAME: &'static str = "price_change";
     const COLLECTION: Collection = schema::PRICE_CHANGES;
     fn document_id(&self) -> String {
         self.id.to_string()

@@ -40,6 +40,7 @@ pub struct ReputationChange {
 }
 
 impl Entity for Reputation {
+    const NAME: &'static str = "reputation";
     const COLLECTION: Collection = schema::REPUTATIONS;
     fn document_id(&self) -> String {
         self.unit.to_string()

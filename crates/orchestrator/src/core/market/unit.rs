@@ -136,6 +136,7 @@ impl DataUnit {
 }
 
 impl Entity for DataUnit {
+    const NAME: &'static str = "data_unit";
     const COLLECTION: Collection = schema::UNITS;
     fn document_id(&self) -> String {
         self.id.to_string()

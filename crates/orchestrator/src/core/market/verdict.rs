@@ -116,6 +116,7 @@ pub struct SlaVerdict {
 }
 
 impl Entity for SlaVerdict {
+    const NAME: &'static str = "sla_verdict";
     const COLLECTION: Collection = schema::VERDICTS;
     fn document_id(&self) -> String {
         self.id.to_string()

@@ -5,7 +5,7 @@ mod close;
 pub(in crate::service) mod fund;
 mod input;
 mod port;
-mod reconcile;
+pub(crate) mod reconcile;
 mod reserve;
 mod restrict;
 mod trigger;

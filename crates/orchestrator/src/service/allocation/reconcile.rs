@@ -54,12 +54,13 @@ impl Default for ReconcileSettings {
 
 /// Teardowns in the present hour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Budget {
+pub(crate) struct Budget {
     since: Timestamp,
     used: u32,
 }
 
 impl Entity for Budget {
+    const NAME: &'static str = "reconcile_budget";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         BUDGET.into()

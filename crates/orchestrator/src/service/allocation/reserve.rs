@@ -180,6 +180,7 @@ impl AllocationService {
             usage: Usage::default(),
             paid: Amount::ZERO,
             credited: Amount::ZERO,
+            breached_in_a_row: 0,
             failure: None,
             created_at: now,
             updated_at: now,

@@ -1,6 +1,7 @@
 //! Blocks: seal → prove → publish → register → settle → final. Each step is a job kind in a file of its own; here are the
 //! documents they share and the service that shows blocks.
 
+mod desk;
 mod order;
 mod reject;
 pub mod seal;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    desk::{BlockService, RecordPage, Resumed},
     seal::SealTrigger,
     store::{BlockStore, SharedStates},
 };
@@ -23,23 +25,19 @@ use super::{
     job::JobHandler,
     ledger::{UnsealedKind, UnsealedMarker},
     settlement::SettlementDomains,
-    work::Call,
 };
-use crate::{
-    core::{
-        client::{
-            database::{Cursor, Entity, Filter, Query, ReaderExt, Sort},
-            schema::{self, Collection},
-        },
-        madara::da::DaClient,
-        market::{
-            block::{Block, Hash32},
-            ids::IdGenerator,
-            quantity::{Micros, Timestamp},
-            terms::DomainId,
-        },
+use crate::core::{
+    client::{
+        database::Entity,
+        schema::{self, Collection},
     },
-    error::{Error, Result},
+    madara::da::DaClient,
+    market::{
+        block::{Block, Hash32},
+        ids::IdGenerator,
+        quantity::{Micros, Timestamp},
+        terms::DomainId,
+    },
 };
 
 /// How blocks are made.
@@ -91,6 +89,7 @@ impl ChainTip {
 }
 
 impl Entity for ChainTip {
+    const NAME: &'static str = "chain_tip";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         Self::id_of(&self.domain)
@@ -111,6 +110,7 @@ pub struct SealedEntry {
 }
 
 impl Entity for SealedEntry {
+    const NAME: &'static str = "sealed_entry";
     const COLLECTION: Collection = schema::SEALED_ENTRIES;
     fn document_id(&self) -> String {
         self.id.clone()
@@ -129,6 +129,7 @@ pub struct Quarantined {
 }
 
 impl Entity for Quarantined {
+    const NAME: &'static str = "quarantined";
     const COLLECTION: Collection = schema::QUARANTINED;
     fn document_id(&self) -> String {
         self.marker.id.clone()
@@ -141,6 +142,7 @@ impl Entity for Quarantined {
 pub struct RejectedBlock(pub Block);
 
 impl Entity for RejectedBlock {
+    const NAME: &'static str = "rejected_block";
     const COLLECTION: Collection = schema::REJECTED_BLOCKS;
     fn document_id(&self) -> String {
         self.0.hash.to_string()
@@ -172,49 +174,6 @@ pub fn handlers(ports: &BlockPorts) -> Vec<Arc<dyn JobHandler>> {
         Arc::new(register::RegisterProof::new(ports.clone())),
         Arc::new(update::UpdateState::new(ports.clone())),
     ]
-}
-
-/// Shows blocks; they are public to everyone with a key.
-#[derive(Clone)]
-pub struct BlockService {
-    store: BlockStore,
-}
-
-impl BlockService {
-    /// A service over the stored blocks.
-    #[must_use]
-    pub const fn new(store: BlockStore) -> Self {
-        Self { store }
-    }
-
-    /// The blocks of a domain, newest first.
-    ///
-    /// # Errors
-    /// Database errors.
-    pub async fn list(
-        &self,
-        _call: &Call,
-        domain: &DomainId,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Block>, Option<Cursor>)> {
-        let query = Query::new(schema::BLOCKS)
-            .filter(Filter::eq("header.domain", domain.as_str()))
-            .sort(Sort::IdDescending)
-            .limit(limit.clamp(1, 1_000))
-            .after(after);
-        let (found, next) = self.store.reader().list::<Block>(query).await?;
-        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
-    }
-
-    /// A block by number.
-    ///
-    /// # Errors
-    /// Not found; database errors.
-    pub async fn get(&self, _call: &Call, domain: &DomainId, number: u64) -> Result<Block> {
-        let found = self.store.reader().load::<Block>(&Block::id_of(domain, number)).await?;
-        Ok(found.ok_or_else(|| Error::not_found("block", number))?.value)
-    }
 }
 
 #[cfg(test)]

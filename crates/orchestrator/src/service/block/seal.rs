@@ -25,7 +25,7 @@ use crate::{
             money::Amount,
             score::Reputation,
             state::{
-                LedgerState, Record, account_key_hash,
+                LedgerState, Record,
                 commitment::{Commitment, verdict_subject},
                 evidence_root,
                 hash::cut,
@@ -107,7 +107,7 @@ impl SealBlock {
             let (page, next) = self.ports.store.reader().list::<UnsealedMarker>(query).await?;
             markers.extend(page);
             let mut gathered = Gathered::default();
-            self.transfers(domain, state, &markers, &mut gathered).await?;
+            self.transfers(state, &markers, &mut gathered).await?;
             self.market(domain, state, &markers, &mut gathered).await?;
             // Only when all of them wait for others, which further pages may hold, is there a reason to go on.
             if next.is_none() || !gathered.sealed.is_empty() || !gathered.poisoned.is_empty() {
@@ -129,7 +129,6 @@ impl SealBlock {
 
     async fn transfers(
         &self,
-        domain: &DomainId,
         state: &mut LedgerState,
         markers: &[Stored<UnsealedMarker>],
         gathered: &mut Gathered,
@@ -157,7 +156,7 @@ impl SealBlock {
             poison(gathered, Some(marker), "the transfer does not exist");
         }
         let sequence = |key: &AccountKey| {
-            let index = state.account_index(&account_key_hash(domain, key));
+            let index = state.account_index(&state.account_key_hash(key));
             index.and_then(|index| state.account(index)).map_or(1, |leaf| leaf.sequence + 1)
         };
         let ordered = causal_order(transfers, Next { sequence, deposit: state.last_deposit() + 1 });
@@ -171,7 +170,7 @@ impl SealBlock {
                 continue;
             }
             let mark = state.mark();
-            match apply_transfer(domain, state, &transfer) {
+            match apply_transfer(state, &transfer) {
                 Ok(records) => {
                     gathered.records.extend(records);
                     gathered.sealed.push((*marker).clone());
@@ -360,14 +359,10 @@ fn poison<M: std::borrow::Borrow<Stored<UnsealedMarker>>>(
 }
 
 /// Applies a transfer, opening the accounts that it is the first to touch; on an error the caller rolls back.
-fn apply_transfer(
-    domain: &DomainId,
-    state: &mut LedgerState,
-    transfer: &Transfer,
-) -> Result<Vec<Record>, ApplyError> {
+fn apply_transfer(state: &mut LedgerState, transfer: &Transfer) -> Result<Vec<Record>, ApplyError> {
     let mut records = Vec::with_capacity(3);
     let mut index = |key: &AccountKey, state: &mut LedgerState| {
-        let hash = account_key_hash(domain, key);
+        let hash = state.account_key_hash(key);
         if let Some(index) = state.account_index(&hash) {
             return Ok(index);
         }

@@ -18,7 +18,7 @@ use crate::{
             block::{Block, BlockEvent, BlockState, Hash32, transition},
             ids::IdGenerator,
             state::{
-                AccountProof, LedgerState, Record, ShortHash, decode_records, encode_records,
+                AccountProof, LedgerState, MarketProof, Record, ShortHash, decode_records, encode_records,
                 hash::{Tag, keccak},
             },
             terms::DomainId,
@@ -215,6 +215,22 @@ pub struct SharedStates {
 }
 
 impl SharedStates {
+    /// The inclusion proof of what the market tree holds under a name after block `number`; `None` when there is nothing.
+    ///
+    /// # Errors
+    /// Database and storage errors.
+    pub async fn prove_market(
+        &self,
+        store: &BlockStore,
+        domain: &DomainId,
+        number: u64,
+        name: &str,
+    ) -> Result<Option<MarketProof>> {
+        let mut cached = self.states.lock(domain).await;
+        store.bring(&mut cached, domain, number).await?;
+        Ok(cached.as_mut().and_then(|cached| cached.state.prove_market(name)))
+    }
+
     /// The inclusion proof of an account in the state after block `number`; `None` when it has no leaf there.
     ///
     /// # Errors

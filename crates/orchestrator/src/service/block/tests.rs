@@ -18,13 +18,13 @@ use crate::{
     },
     core::{
         client::{
-            database::{Changeset, Committer, Reader, Stored},
+            database::{Changeset, Committer, Filter, Reader, ReaderExt, Stored},
             provider::Generation,
         },
         job::{Effect, Job, JobState},
         madara::settlement::SettlementClient,
         market::{
-            account::{AccountKey, TransferKind},
+            account::{AccountKey, Transfer, TransferKind},
             block::{BlockEvent, BlockState, transition},
             ids::{ConsumerId, Id},
             money::Amount,
@@ -36,7 +36,7 @@ use crate::{
         ledger::{AccountService, LedgerDraft, Posting},
         proof::{ProofAt, ProofService, verify_account_proof},
         settlement::verify_ledger,
-        work::Work,
+        work::{Call, Work},
     },
 };
 
@@ -304,6 +304,71 @@ async fn a_poisoned_item_is_quarantined_and_the_rest_is_sealed() {
     let b = w.proofs.account_proof(&as_consumer(b), AccountKey::Consumer(b), ProofAt::Final).await.unwrap();
     assert_eq!(b.proof.balance, Amount(993));
     assert!(verify_ledger(&w.settlement, &w.da).await.unwrap().holds());
+
+    // The operator looks, mends what was wrong (here the money is deposited after all), and puts the item back.
+    let desk = BlockService::new(w.work.clone(), w.ports.store.clone());
+    let (held, _) = desk.quarantined(&operator(), &DomainId::local(), 10, None).await.unwrap();
+    assert_eq!(held.len(), 1);
+    let poisoned = held[0].marker.id.clone();
+    let refused = desk.retry(&as_consumer(a), &poisoned).await.unwrap_err();
+    assert_eq!(refused.code.as_str(), "forbidden");
+    // Unmended, it comes back.
+    desk.retry(&operator(), &poisoned).await.unwrap();
+    assert_eq!(w.db.count(schema::QUARANTINED, Filter::All).await.unwrap(), 0);
+    w.run(5).await;
+    assert_eq!(w.db.count(schema::QUARANTINED, Filter::All).await.unwrap(), 1);
+    let mut transfer = w.db.load::<Transfer>(&poisoned).await.unwrap().unwrap();
+    transfer.value.amount = Amount(50);
+    let mut changes = Changeset::new();
+    changes.replace(transfer.version, &transfer.value);
+    w.db.commit(changes).await.unwrap();
+    desk.retry(&operator(), &poisoned).await.unwrap();
+    w.run(5).await;
+    assert_eq!(w.db.count(schema::QUARANTINED, Filter::All).await.unwrap(), 0);
+    assert_eq!(w.db.count(schema::UNSEALED, Filter::All).await.unwrap(), 0, "its follower is sealed, too");
+    assert_eq!(desk.retry(&operator(), &poisoned).await.unwrap_err().code.as_str(), "not_found");
+    assert!(verify_ledger(&w.settlement, &w.da).await.unwrap().holds());
+}
+
+fn operator() -> Call {
+    let id = Id::from_uuid(uuid::Uuid::from_u128(1));
+    Call { principal: Principal::Operator(id), request: None, trace_id: "t".into() }
+}
+
+#[tokio::test]
+async fn after_three_refusals_sealing_stops_until_an_operator_resumes_it() {
+    let w = world(6);
+    w.consumer(1_000).await;
+    let desk = BlockService::new(w.work.clone(), w.ports.store.clone());
+    let domain = DomainId::local();
+    let early = desk.resume(&operator(), &domain).await.unwrap_err();
+    assert_eq!(early.code.as_str(), "invalid_state");
+    for n in 1..=3 {
+        w.run(0).await;
+        w.settlement.challenge(1, "a test").await.unwrap();
+        w.run(5).await;
+        assert_eq!(desk.tip(&operator(), &domain).await.unwrap().rejections, n);
+    }
+    assert!(desk.tip(&operator(), &domain).await.unwrap().halted.is_some());
+    w.run(5).await;
+    assert!(w.blocks().await.is_empty(), "nothing is sealed while it stands");
+    let refused = desk.resume(&as_consumer(Id::from_uuid(uuid::Uuid::nil())), &domain).await.unwrap_err();
+    assert_eq!(refused.code.as_str(), "forbidden");
+    assert_eq!(desk.resume(&operator(), &domain).await.unwrap().value.reason, "a test");
+    w.run(5).await;
+    let blocks = w.blocks().await;
+    assert_eq!(blocks.len(), 1);
+    assert_eq!(blocks[0].state, BlockState::Final);
+    assert!(w.accounts.audit(&Call::system("t"), &domain).await.unwrap().balanced);
+
+    // What the block says is there for everybody, page by page.
+    let first = desk.records(&operator(), &domain, 1, 0, 1).await.unwrap();
+    assert_eq!((first.records.len(), first.next), (1, Some(1)));
+    let rest = desk.records(&operator(), &domain, 1, 1, 1_000).await.unwrap();
+    assert_eq!(rest.next, None);
+    let all: Vec<_> = first.records.into_iter().chain(rest.records).collect();
+    assert_eq!(crate::core::market::state::record::events_root(&all), blocks[0].header.events_root);
+    assert_eq!(desk.records(&operator(), &domain, 2, 0, 1).await.unwrap_err().code.as_str(), "not_found");
 }
 
 #[tokio::test]

@@ -1,20 +1,21 @@
 //! What operators may do with jobs: look, retry, call off, verify now. Every change is guarded by the version that it was
 //! decided on, and is refused where the lifecycle does not know it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
         client::{
-            database::{Changeset, Cursor, Filter, Query, ReaderExt, Sort, Stored},
+            database::{Changeset, Cursor, Document, Filter, Query, ReaderExt, Sort, Stored},
             schema,
         },
         job::{Job, JobEvent, JobKind, JobState, transition},
+        madara::job_queue::JobQueueClient,
         market::{ids::JobId, quantity::Timestamp},
     },
-    error::{Error, ErrorCode, Result},
+    error::{self, Error, ErrorCode, Result},
     service::work::{Call, Draft, Work},
 };
 
@@ -44,14 +45,21 @@ pub struct JobCounts {
 /// Jobs, for operators.
 #[derive(Clone)]
 pub struct JobService {
-    work: Work,
+    pub(super) work: Work,
+    pub(super) letters: Option<Arc<dyn JobQueueClient>>,
 }
 
 impl JobService {
     /// The service. `work` must commit through the waking committer, so that a retried job starts at once.
     #[must_use]
     pub const fn new(work: Work) -> Self {
-        Self { work }
+        Self { work, letters: None }
+    }
+
+    /// With the queues that hold the dead letters.
+    #[must_use]
+    pub fn with_dead_letters(self, letters: Arc<dyn JobQueueClient>) -> Self {
+        Self { letters: Some(letters), ..self }
     }
 
     /// A page of jobs, newest first, at most `limit` (1 to 1,000), and where to go on.
@@ -77,8 +85,15 @@ impl JobService {
         let filter = Filter::And(conditions.into_iter().flatten().collect());
         let query =
             Query::new(schema::JOBS).filter(filter).sort(Sort::IdDescending).limit(limit).after(after);
-        let (jobs, next) = self.work.reader.list::<Job>(query).await?;
-        Ok((jobs.into_iter().map(|job| job.value).collect(), next))
+        let page = self.work.reader.find(query).await?;
+        let read = |document: Document| match document.decode::<Job>() {
+            Ok(job) => Some(job.value),
+            Err(error) => {
+                tracing::error!(job = document.id, error = error::chain(&error), "a job can't be listed");
+                None
+            }
+        };
+        Ok((page.documents.into_iter().filter_map(read).collect(), page.next))
     }
 
     /// One job.
@@ -95,14 +110,7 @@ impl JobService {
     /// # Errors
     /// [`ErrorCode::Forbidden`], [`ErrorCode::NotFound`], [`ErrorCode::InvalidState`] unless it failed; database errors.
     pub async fn retry(&self, call: &Call, id: JobId) -> Result<Job> {
-        self.change(call, id, "job.retry", |job, now| {
-            job.state = move_on(job, JobEvent::Retry)?;
-            job.due = Some(now.as_micros());
-            (job.attempts, job.verify_attempts, job.rounds) = (0, 0, 0);
-            job.polling_since = None;
-            Ok(())
-        })
-        .await
+        self.change(call, id, "job.retry", start_again).await
     }
 
     /// Calls a job off that no worker holds. Those that depend on it stay where they are.
@@ -185,7 +193,17 @@ impl JobService {
     }
 }
 
-fn operators_only(call: &Call) -> Result<()> {
+/// Gives a failed job its attempts back.
+pub(super) fn start_again(job: &mut Job, now: Timestamp) -> Result<()> {
+    job.state = move_on(job, JobEvent::Retry)?;
+    job.due = Some(now.as_micros());
+    (job.attempts, job.verify_attempts, job.rounds) = (0, 0, 0);
+    job.polling_since = None;
+    job.updated_at = now;
+    Ok(())
+}
+
+pub(super) fn operators_only(call: &Call) -> Result<()> {
     if call.principal.is_operator() {
         return Ok(());
     }

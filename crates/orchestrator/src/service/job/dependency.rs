@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 
-use super::engine::Inner;
+use super::{damage, engine::Inner};
 use crate::core::{
     client::{
         database::{Changeset, Filter, Query, ReaderExt, Result, Stored},
@@ -52,16 +52,21 @@ pub(super) async fn wait(inner: &Inner, job: &Job) -> Result<Option<Micros>> {
     inner.waiters.add(job);
     let mut delay = None;
     for chunk in job.depends_on.chunks(1_000) {
-        let ids = chunk.iter().map(ToString::to_string).collect();
+        let mut missing: BTreeSet<String> = chunk.iter().map(ToString::to_string).collect();
+        let ids = missing.iter().cloned().collect();
         let query = Query::new(schema::JOBS).filter(Filter::Ids(ids)).limit(1_000);
-        let (found, _) = inner.reader.list::<Job>(query).await?;
-        // One that is not found was completed long ago and purged: only completed jobs are.
-        for Stored { value, .. } in found {
+        let documents = inner.reader.find(query).await?.documents;
+        for Stored { value, .. } in damage::readable(inner, documents).await {
+            missing.remove(&value.id.to_string());
             match value.state {
                 JobState::Completed => {}
                 JobState::Failed | JobState::Cancelled => return Ok(Some(inner.settings.blocked_delay)),
                 _ => delay = Some(inner.settings.dependency_delay),
             }
+        }
+        // One that is not found was completed long ago and purged: only completed jobs are. But a damaged one is not.
+        if damage::any_set_aside(inner, missing.iter()).await? {
+            return Ok(Some(inner.settings.blocked_delay));
         }
     }
     if delay.is_none() {

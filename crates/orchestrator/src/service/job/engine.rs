@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     claim::{self, Lane},
+    damage,
     dependency::Waiters,
     handler::{JobHandler, Policy},
     runner,
@@ -24,9 +25,9 @@ use crate::{
     core::{
         client::{
             clock::{Clock, Entropy},
-            database::{Claimer, Committer, Reader},
+            database::{Claim, Claimer, Committer, DatabaseError, Document, Query, Reader, Stored},
         },
-        job::{Job, JobKind, Phase},
+        job::{JobKind, Phase},
         market::{
             ids::{IdGenerator, JobId},
             quantity::{Micros, Timestamp},
@@ -83,7 +84,7 @@ impl Default for EngineSettings {
         Self {
             node: "local".into(),
             lease: Micros::from_secs(30),
-            look_ahead: Micros::from_secs(1),
+            look_ahead: Micros::from_secs(5),
             subject_delay: Micros::from_millis(50),
             dependency_delay: Micros::from_secs(1),
             blocked_delay: Micros::from_secs(30),
@@ -252,15 +253,7 @@ impl Engine {
         let inner = &self.inner;
         let now = inner.clock.now();
         let page = inner.reader.find(claim::peek(kinds, now.plus(inner.settings.look_ahead))).await?;
-        for document in page.documents {
-            let job = match document.decode::<Job>() {
-                Ok(job) => job.value,
-                Err(error) => {
-                    let error = crate::error::chain(&error);
-                    tracing::error!(job = document.id, error, "a job can't be read");
-                    continue;
-                }
-            };
+        for Stored { value: job, .. } in damage::readable(inner, page.documents).await {
             let due = Timestamp(job.due.unwrap_or(i64::MAX));
             if due > now {
                 return Ok(Some(due));
@@ -296,7 +289,7 @@ impl Engine {
         let now = inner.clock.now();
         let until = now.plus(inner.settings.lease);
         let claim = claim::claim(lane, now, &inner.owner, until, wanted);
-        let documents = inner.claimer.claim(claim).await?;
+        let documents = self.take(claim).await?;
         let claimed = documents.len();
         if claimed == wanted {
             inner.hot.lock().insert(lane);
@@ -305,16 +298,7 @@ impl Engine {
         }
         let labels = [("kind", lane.kind.as_str()), ("phase", lane.phase().as_str())];
         metrics::counter!("orchestrator_jobs_claimed_total", &labels).increment(claimed as u64);
-        for document in documents {
-            let job = match document.decode::<Job>() {
-                Ok(job) => job.value,
-                // Its lease runs out, and the reaper tells of it again.
-                Err(error) => {
-                    let error = crate::error::chain(&error);
-                    tracing::error!(job = document.id, error, "a claimed job can't be read");
-                    continue;
-                }
-            };
+        for Stored { value: job, .. } in damage::readable(inner, documents).await {
             let lost = CancellationToken::new();
             let held = Held { renewed_at: now, lost: lost.clone() };
             inner.running.lock().insert(job.id, held);
@@ -331,6 +315,23 @@ impl Engine {
             });
         }
         Ok(claimed)
+    }
+
+    /// Claims. A claim that is refused may have met a document that can't be counted on: those are set aside first.
+    async fn take(&self, claim: Claim) -> Result<Vec<Document>> {
+        let inner = &self.inner;
+        let refused = match inner.claimer.claim(claim.clone()).await {
+            Err(error @ DatabaseError::Invalid(_)) => error,
+            answer => return Ok(answer?),
+        };
+        let Claim { collection, filter, sort, limit, .. } = claim.clone();
+        let query = Query { collection, filter, sort, limit, after: None };
+        let found = inner.reader.find(query).await?.documents;
+        let count = found.len();
+        if damage::readable(inner, found).await.len() == count {
+            return Err(refused.into());
+        }
+        Ok(inner.claimer.claim(claim).await?)
     }
 
     /// Waits until nothing that was claimed so far runs any more.

@@ -5,6 +5,7 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    damage,
     engine::{Engine, Inner},
     outcome,
 };
@@ -12,12 +13,12 @@ use crate::{
     core::{
         client::{
             database::{
-                Changeset, Claim, Committer, DatabaseError, Document, Entity, Filter, Query, Reader,
-                ReaderExt, Sort, Stored,
+                Changeset, Claim, Committer, DatabaseError, Entity, Filter, Query, Reader, ReaderExt, Sort,
+                Stored,
             },
             schema::{self, Collection},
         },
-        job::Job,
+        job::{Job, JobKind},
         market::{ids::JobId, quantity::Timestamp},
     },
     error::Result,
@@ -28,11 +29,12 @@ const BATCH: usize = 500;
 
 /// Counts the starts of a single-process daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct BootEpoch {
+pub(crate) struct BootEpoch {
     epoch: u64,
 }
 
 impl Entity for BootEpoch {
+    const NAME: &'static str = "boot_epoch";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         "boot-epoch".into()
@@ -89,11 +91,11 @@ impl Engine {
         let inner = self.inner();
         let now = inner.clock.now();
         let query = Query::new(schema::JOBS)
-            .filter(Filter::Le("lease_until".into(), now.as_micros().into()))
+            .filter(of_known_kinds(Filter::Le("lease_until".into(), now.as_micros().into())))
             .sort(Sort::Field("lease_until".into()))
             .limit(BATCH);
         let page = inner.reader.find(query).await?;
-        let reaped = return_all(inner, readable(page.documents), now).await;
+        let reaped = return_all(inner, damage::readable(inner, page.documents).await, now).await;
         if reaped > 0 {
             tracing::warn!(reaped, "leases ran out; their jobs are due again");
             metrics::counter!("orchestrator_job_leases_reaped_total").increment(reaped as u64);
@@ -115,11 +117,11 @@ impl Engine {
         let mut after = None;
         loop {
             let query = Query::new(schema::JOBS)
-                .filter(Filter::Gt("lease_until".into(), i64::MIN.into()))
+                .filter(of_known_kinds(Filter::Gt("lease_until".into(), i64::MIN.into())))
                 .limit(BATCH)
                 .after(after);
             let page = inner.reader.find(query).await?;
-            let mut jobs = readable(page.documents);
+            let mut jobs = damage::readable(inner, page.documents).await;
             jobs.retain(|job| job.value.lease_owner.as_deref() != Some(inner.owner.as_str()));
             freed += return_all(inner, jobs, now).await;
             match page.next {
@@ -135,16 +137,9 @@ impl Engine {
     }
 }
 
-/// The jobs among documents; one that can't be read is left alone and logged.
-fn readable(documents: Vec<Document>) -> Vec<Stored<Job>> {
-    let decode = |document: Document| match document.decode::<Job>() {
-        Ok(job) => Some(job),
-        Err(error) => {
-            tracing::error!(job = document.id, error = crate::error::chain(&error), "a job can't be read");
-            None
-        }
-    };
-    documents.into_iter().filter_map(decode).collect()
+/// Jobs of kinds that this program does not know can't be read, but are not damaged: they are left to those that do.
+fn of_known_kinds(filter: Filter) -> Filter {
+    filter.and(Filter::In("kind".into(), JobKind::ALL.iter().map(|kind| kind.as_str().into()).collect()))
 }
 
 /// Returns each job to the queue, unless it changed since it was read. Commits run side by side, so that the database can

@@ -4,20 +4,23 @@
 //! - `runner` carries one claimed job through one phase; `outcome` says what becomes of it; `context` is what the handler
 //!   sees; `subject` holds the subject of mutating kinds; `dependency` looks after `depends_on`.
 //! - `lease` renews, reaps and releases leases.
-//! - [`admin`] is what people may do with jobs; [`purge`] removes old records; [`wake`] tells the driver of new work.
+//! - [`admin`] is what people may do with jobs, [`redrive`] what they may do with dead letters; `damage` sets aside jobs
+//!   that can't be read; [`purge`] removes old records; [`wake`] tells the driver of new work.
 
 pub mod admin;
 mod backoff;
 mod claim;
 mod context;
+mod damage;
 mod dependency;
 pub mod engine;
 pub mod handler;
-mod lease;
+pub(crate) mod lease;
 mod outcome;
 pub mod purge;
+pub mod redrive;
 mod runner;
-mod subject;
+pub(crate) mod subject;
 pub mod trigger;
 pub mod wake;
 

@@ -29,6 +29,7 @@ pub struct Subject {
 }
 
 impl Entity for Subject {
+    const NAME: &'static str = "job_subject";
     const COLLECTION: Collection = schema::SUBJECTS;
     fn document_id(&self) -> String {
         self.id.clone()
@@ -71,8 +72,12 @@ pub(super) async fn hold(reader: &dyn Reader, job: &mut Job) -> Result<Hold> {
 /// Whether a job other than `claimant` holds the subject, under a token that is still its own.
 async fn is_held(reader: &dyn Reader, subject: &Subject, claimant: JobId) -> Result<bool> {
     let Some(holder) = subject.holder.filter(|holder| *holder != claimant) else { return Ok(false) };
-    let holder: Option<Stored<Job>> = reader.load(&holder.to_string()).await?;
-    Ok(holder.is_some_and(|job| job.value.lease_token == subject.token))
+    match reader.load::<Job>(&holder.to_string()).await {
+        Ok(holder) => Ok(holder.is_some_and(|job| job.value.lease_token == subject.token)),
+        // Until it is set aside, nobody can tell.
+        Err(DatabaseError::Damaged { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Lets the subject go, in the commit that ends the attempt.

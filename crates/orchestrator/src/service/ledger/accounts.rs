@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LedgerDraft, Posting, UnsealedKind, UnsealedMarker, deposits::DepositWatcher};
+use super::{
+    LedgerDraft, Posting, UnsealedMarker,
+    deposits::{DepositCursor, DepositWatcher},
+};
 use crate::{
     core::{
         client::{
@@ -30,6 +33,11 @@ use crate::{
     },
 };
 
+/// Waiting transfers that a view of `fees` adds up, at most.
+const MAX_ADDED: usize = 10_000;
+/// Waiting transfers read at once.
+const PAGE: usize = 500;
+
 /// An account with its balances.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountView {
@@ -43,6 +51,9 @@ pub struct AccountView {
     pub deficit: Amount,
     /// Money ever released for withdrawal.
     pub withdrawable: Amount,
+    /// Whether the balance is up to date. Only of `fees` it may not be: while very much waits for the next block, what
+    /// waits is not added up for every view.
+    pub complete: bool,
     /// Transfers that touched it; 0 for `fees` and `external` before they are sealed for the first time.
     pub sequence: u64,
 }
@@ -134,21 +145,40 @@ impl AccountService {
         positive(amount)?;
         let domain = self.visible(call, key).await?;
         let client = self.domains.get(&domain)?;
+        // The settlement layer keeps the name of the request, so that one that was cut off half way is not paid in twice.
         let request = match &call.request {
-            Some(request) => format!("{}:{}", request.id, request.fingerprint),
+            Some(request) => request.id.clone(),
             None => self.work.ids.next::<crate::core::market::ids::TransferId>().to_string(),
         };
-        let deposit = client.deposit(&request, key, amount).await?;
-        match self.watcher.book(&domain).await {
-            // The money is on the chain: the watcher books it soon, and to repeat the request would deposit twice.
-            Err(error) if error.retryable() => {
-                tracing::warn!(index = deposit.index, error = crate::error::chain(&error), "booked later");
+        let pay_in = || async {
+            let deposit = client.deposit(&request, key, amount).await?;
+            if deposit.amount != amount {
+                return Err(Error::new(
+                    ErrorCode::IdempotencyKeyReused,
+                    "this idempotency key was used with another amount; use a new key for a new deposit",
+                ));
             }
-            booked => {
-                booked?;
+            match self.watcher.book(&domain).await {
+                // The money is on the chain: the watcher books it soon, and a new request would pay in twice.
+                Err(error) if error.retryable() => {
+                    tracing::warn!(
+                        index = deposit.index,
+                        error = crate::error::chain(&error),
+                        "booked later"
+                    );
+                }
+                booked => {
+                    booked?;
+                }
             }
-        }
-        Ok(DepositReceipt { index: deposit.index, transfer: self.booked(&domain, deposit.index).await? })
+            let transfer = self.booked(&domain, deposit.index).await?;
+            let mut changes = Changeset::new();
+            let data = serde_json::json!({ "index": deposit.index, "amount": amount });
+            let audience = Audience::Operators;
+            outbox::event(&mut changes, &self.work.ids, "account.deposit_made", key, audience, data);
+            Ok(Draft::new(changes, DepositReceipt { index: deposit.index, transfer }))
+        };
+        Ok(self.work.run(call, "account.deposit", pay_in).await?.value)
     }
 
     /// Moves money from a provider's earnings to its collateral.
@@ -253,15 +283,15 @@ impl AccountService {
                 liabilities = liabilities.checked_add(part).ok_or_else(super::overflow)?;
             }
         }
-        let fees = self.view(domain.clone(), AccountKey::Fees).await?;
-        let external = self.view(domain.clone(), AccountKey::External).await?;
-        let liabilities = liabilities.checked_add(fees.balance).ok_or_else(super::overflow)?;
-        let balanced = liabilities == external.deficit;
+        let fees = self.summed(domain, AccountKey::Fees, usize::MAX).await?.0;
+        let deposited = self.summed(domain, AccountKey::External, usize::MAX).await?.0;
+        let liabilities = liabilities.checked_add(fees).ok_or_else(super::overflow)?;
+        let balanced = liabilities == deposited;
         Ok(LedgerAudit {
             domain: domain.clone(),
             accounts: accounts.len() as u64,
             liabilities,
-            deposited: external.deficit,
+            deposited,
             balanced,
         })
     }
@@ -358,9 +388,9 @@ impl AccountService {
     async fn view(&self, domain: DomainId, key: AccountKey) -> Result<AccountView> {
         let stored = self.work.reader.load::<Account>(&Account::id_of(&domain, &key)).await?;
         let account = stored.map_or_else(|| Account::empty(domain.clone(), key), |stored| stored.value);
-        let mut balance = account.balance;
+        let (mut balance, mut complete) = (account.balance, true);
         if key.is_summed() {
-            balance = balance.checked_add(self.unsealed(&domain, key).await?).ok_or_else(super::overflow)?;
+            (balance, complete) = self.summed(&domain, key, MAX_ADDED).await?;
         }
         let (balance, deficit) =
             if key == AccountKey::External { (Amount::ZERO, balance) } else { (balance, Amount::ZERO) };
@@ -370,31 +400,40 @@ impl AccountService {
             balance,
             deficit,
             withdrawable: account.withdrawable,
+            complete,
             sequence: account.sequence,
         })
     }
 
-    /// What transfers that no block carries yet add to a summed account: credits to `fees`, debits of `external`.
-    async fn unsealed(&self, domain: &DomainId, key: AccountKey) -> Result<Amount> {
+    /// The present sum of a summed account, and whether it is complete. Deposits are summed by their watcher. Fees are
+    /// materialised at sealing; of what waits for the next block, at most `limit` items are added.
+    async fn summed(&self, domain: &DomainId, key: AccountKey, limit: usize) -> Result<(Amount, bool)> {
         let reader = &self.work.reader;
-        let markers = reader.list_all::<UnsealedMarker>(Filter::eq("domain", domain.as_str())).await?;
-        let ids: Vec<String> = markers
-            .into_iter()
-            .filter(|marker| marker.value.kind == UnsealedKind::Transfer)
-            .map(|marker| marker.value.id)
-            .collect();
-        let mut sum = Amount::ZERO;
-        for chunk in ids.chunks(500) {
-            for transfer in reader.list_all::<Transfer>(Filter::Ids(chunk.to_vec())).await? {
-                let transfer = transfer.value;
-                if (key == AccountKey::Fees && transfer.credit == key)
-                    || (key == AccountKey::External && transfer.debit == key)
-                {
-                    sum = sum.checked_add(transfer.amount).ok_or_else(super::overflow)?;
+        if key == AccountKey::External {
+            let cursor = reader.load::<DepositCursor>(&DepositCursor::id_of(domain)).await?;
+            return Ok((cursor.map_or(Amount::ZERO, |cursor| cursor.value.total), true));
+        }
+        let stored = reader.load::<Account>(&Account::id_of(domain, &key)).await?;
+        let mut sum = stored.map_or(Amount::ZERO, |stored| stored.value.balance);
+        let (mut after, mut seen) = (None, 0);
+        while seen < limit {
+            let unsealed = Filter::eq("domain", domain.as_str()).and(Filter::eq("kind", "transfer"));
+            let page = PAGE.min(limit - seen);
+            let query = Query::new(schema::UNSEALED).filter(unsealed).limit(page).after(after);
+            let (markers, next) = reader.list::<UnsealedMarker>(query).await?;
+            seen += markers.len();
+            let ids: Vec<String> = markers.into_iter().map(|marker| marker.value.id).collect();
+            for transfer in reader.list_all::<Transfer>(Filter::Ids(ids)).await? {
+                if transfer.value.credit == key {
+                    sum = sum.checked_add(transfer.value.amount).ok_or_else(super::overflow)?;
                 }
             }
+            match next {
+                Some(cursor) => after = Some(cursor),
+                None => return Ok((sum, true)),
+            }
         }
-        Ok(sum)
+        Ok((sum, false))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
         market::{
             account::{AccountKey, TransferKind},
             event::Audience,
+            money::Amount,
             terms::DomainId,
         },
     },
@@ -39,15 +40,18 @@ pub struct DepositCursor {
     pub domain: DomainId,
     /// Index of the last booked deposit; 0 before the first.
     pub booked: u64,
+    /// What deposits ever credited: the negative balance of `external`.
+    pub total: Amount,
 }
 
 impl DepositCursor {
-    fn id_of(domain: &DomainId) -> String {
+    pub(super) fn id_of(domain: &DomainId) -> String {
         format!("deposits/{domain}")
     }
 }
 
 impl Entity for DepositCursor {
+    const NAME: &'static str = "deposit_cursor";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         Self::id_of(&self.domain)
@@ -128,7 +132,7 @@ impl DepositWatcher {
         let found = self.work.reader.load::<DepositCursor>(&DepositCursor::id_of(domain)).await?;
         Ok(found.unwrap_or_else(|| Stored {
             version: 0,
-            value: DepositCursor { domain: domain.clone(), booked: 0 },
+            value: DepositCursor { domain: domain.clone(), booked: 0, total: Amount::ZERO },
         }))
     }
 
@@ -154,6 +158,8 @@ impl DepositWatcher {
                 })
                 .await?;
             cursor.value.booked = deposit.index;
+            cursor.value.total =
+                cursor.value.total.checked_add(deposit.amount).ok_or_else(super::overflow)?;
             let data = serde_json::json!({ "index": deposit.index, "amount": deposit.amount });
             let audience = match deposit.account {
                 AccountKey::Consumer(id) => Audience::Tenants(vec![id.to_string()]),

@@ -13,7 +13,7 @@ use crate::{
         },
         market::{
             account::{AccountKey, TransferKind},
-            allocation::Allocation,
+            allocation::{Allocation, RestrictReason},
             dispute::{self, Dispute, DisputeEvent, DisputeKind, DisputeState},
             event::Audience,
             ids::{AllocationId, DisputeId, IdGenerator},
@@ -24,6 +24,7 @@ use crate::{
     },
     error::{Error, ErrorCode, Result},
     service::{
+        allocation::{Counters, impose, record},
         job::{Trigger, TriggerReport},
         outbox,
         work::{Answer, Call, Draft, Work},
@@ -298,7 +299,26 @@ impl DisputeService {
         changes.replace(version, &dispute);
         draft.finish(&mut changes);
         announce(&mut changes, ids, "dispute.decided", &dispute);
+        if dispute.kind == DisputeKind::Violation && state == DisputeState::ForProvider {
+            self.restrict(&mut changes, dispute.allocation).await?;
+        }
         Ok(Draft::new(changes, dispute))
+    }
+
+    /// Makes the allocation of an upheld violation read-only, and tells the provider; one that is not in use any more is
+    /// past that.
+    async fn restrict(&self, changes: &mut Changeset, id: AllocationId) -> Result<()> {
+        let found = self.work.reader.load::<Allocation>(&id.to_string()).await?;
+        let Some(Stored { version, value: mut allocation }) = found else { return Ok(()) };
+        if !allocation.state.is_in_use() {
+            return Ok(());
+        }
+        let ids = &self.work.ids;
+        if impose(changes, ids, &mut allocation, version, RestrictReason::Violation)? {
+            let kind = "allocation.restricted";
+            record(changes, ids, version, &allocation, Counters::Unchanged, kind);
+        }
+        Ok(())
     }
 
     /// Where the held money goes. A payment to the provider bears the platform's fee; a forfeit does not.

@@ -59,6 +59,7 @@ pub enum UnsealedKind {
 }
 
 impl Entity for UnsealedMarker {
+    const NAME: &'static str = "unsealed_marker";
     const COLLECTION: Collection = schema::UNSEALED;
     fn document_id(&self) -> String {
         self.id.clone()

@@ -28,6 +28,7 @@ pub struct DefaultMarket {
 }
 
 impl Entity for DefaultMarket {
+    const NAME: &'static str = "default_market";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         RECORD.into()

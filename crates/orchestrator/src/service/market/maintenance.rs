@@ -41,6 +41,7 @@ pub struct UnitDue {
 }
 
 impl Entity for UnitDue {
+    const NAME: &'static str = "unit_due";
     const COLLECTION: Collection = schema::UNIT_DUES;
     fn document_id(&self) -> String {
         self.id.to_string()

@@ -1,8 +1,8 @@
 //! Providers, consumers and data units: registration, terms and the units' lifecycle.
 
-mod bootstrap;
+pub(crate) mod bootstrap;
 mod input;
-mod maintenance;
+pub(crate) mod maintenance;
 mod party;
 mod unit;
 mod validate;

@@ -1,4 +1,4 @@
-//! Inclusion proofs of accounts, and the claims on withdrawals that rest on them.
+//! Inclusion proofs of accounts and of the market's terms, and the claims on withdrawals that rest on them.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +12,17 @@ use crate::{
         madara::settlement::WithdrawalClaim,
         market::{
             account::AccountKey,
+            allocation::Allocation,
             block::{Block, BlockHeader, BlockState, Hash32},
+            ids::{AllocationId, UnitId},
             money::Amount,
-            state::{AccountProof, account_key_hash, header::header_hash, verify_account},
+            party::Principal,
+            state::{
+                AccountProof, MarketProof, account_key_hash, commitment::Commitment, header::header_hash,
+                verify_account, verify_market,
+            },
             terms::DomainId,
+            unit::DataUnit,
         },
     },
     error::{Error, ErrorCode, Result},
@@ -46,6 +53,33 @@ pub struct ProvedAccount {
     pub block_state: BlockState,
     /// The inclusion proof.
     pub proof: AccountProof,
+}
+
+/// What the market tree of a block holds of a unit or an allocation, with everything that is needed to check it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvedMarket {
+    /// The block's header, which commits to the state root.
+    pub header: BlockHeader,
+    /// The header's hash, which the settlement layer holds.
+    pub block_hash: Hash32,
+    /// Where the block stood.
+    pub block_state: BlockState,
+    /// The canonical text that the digest is of; `None` when it has changed since that block.
+    pub text: Option<String>,
+    /// The inclusion proof.
+    pub proof: MarketProof,
+}
+
+/// Whether a proof holds: digest and name lead to the header's state root, the header has that hash, and the text, if it
+/// is there, has that digest.
+#[must_use]
+pub fn verify_market_proof(proved: &ProvedMarket) -> bool {
+    let text = proved.text.as_ref().is_none_or(|text| {
+        let named = Commitment { name: proved.proof.name.clone(), text: text.clone() };
+        hex::encode(named.digest()) == proved.proof.digest
+    });
+    text && header_hash(&proved.header) == proved.block_hash
+        && verify_market(&proved.header.domain, &proved.header.state_root, &proved.proof)
 }
 
 /// What a claim came to.
@@ -104,6 +138,58 @@ impl ProofService {
             header: block.header,
             block_hash: block.hash,
             block_state: block.state,
+            proof,
+        })
+    }
+
+    /// What the last such block says of a unit's terms; open to everybody with a key.
+    ///
+    /// # Errors
+    /// Not found for unknown units, and for those that no such block knows yet.
+    pub async fn unit_proof(&self, _call: &Call, id: UnitId, at: ProofAt) -> Result<ProvedMarket> {
+        let found = self.store.reader().load::<DataUnit>(&id.to_string()).await?;
+        let unit = found.ok_or_else(|| Error::not_found("unit", id))?.value;
+        self.market_proof(&unit.domain, Commitment::unit(&unit), at).await
+    }
+
+    /// What the last such block says of an allocation's frozen terms and its state; for its consumer, its provider and
+    /// operators.
+    ///
+    /// # Errors
+    /// Not found for unknown allocations and those of others, and for those that no such block knows yet.
+    pub async fn allocation_proof(&self, call: &Call, id: AllocationId, at: ProofAt) -> Result<ProvedMarket> {
+        let hidden = || Error::not_found("allocation", id);
+        let found = self.store.reader().load::<Allocation>(&id.to_string()).await?;
+        let allocation = found.ok_or_else(hidden)?.value;
+        let visible = match call.principal {
+            Principal::Operator(_) | Principal::System => true,
+            Principal::Consumer(me) => me == allocation.consumer,
+            Principal::Provider(me) => me == allocation.provider,
+            Principal::Oracle(_) => false,
+        };
+        if !visible {
+            return Err(hidden());
+        }
+        self.market_proof(&allocation.domain, Commitment::allocation(&allocation), at).await
+    }
+
+    async fn market_proof(
+        &self,
+        domain: &DomainId,
+        present: Commitment,
+        at: ProofAt,
+    ) -> Result<ProvedMarket> {
+        let none = || Error::new(ErrorCode::NotFound, "no such block knows this yet");
+        let block = self.last(domain, at).await?.ok_or_else(none)?;
+        let number = block.header.number;
+        let proof = self.states.prove_market(&self.store, domain, number, &present.name).await?;
+        let proof = proof.ok_or_else(none)?;
+        let text = (hex::encode(present.digest()) == proof.digest).then_some(present.text);
+        Ok(ProvedMarket {
+            header: block.header,
+            block_hash: block.hash,
+            block_state: block.state,
+            text,
             proof,
         })
     }

@@ -1,5 +1,6 @@
 //! What the market shows: reputations, and the ranked offerings over an in-memory projection of the units.
 
+mod bitmap;
 pub mod feed;
 pub mod offering;
 pub mod projection;

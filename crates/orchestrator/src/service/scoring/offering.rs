@@ -33,8 +33,10 @@ use crate::{
 /// How the projection is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OfferingSettings {
-    /// A snapshot that is older than this is made anew by the next request when something changed; below a second.
+    /// When something changed, a request that finds the snapshot older than this has it made anew in the background.
     pub max_age: Micros,
+    /// When something changed, a request waits for a snapshot that is younger than this; below a second.
+    pub limit_age: Micros,
     /// Everything is read again after this, for changes by other replicas.
     pub full_refresh: Micros,
     /// How far back the performance looks.
@@ -51,6 +53,7 @@ impl Default for OfferingSettings {
     fn default() -> Self {
         Self {
             max_age: Micros::from_millis(250),
+            limit_age: Micros::from_millis(750),
             full_refresh: Micros::from_secs(300),
             performance_window: Micros::from_days(30),
             performance_buckets: 288,
@@ -61,6 +64,14 @@ impl Default for OfferingSettings {
 }
 
 type Rows = BTreeMap<String, Arc<Row>>;
+
+/// What snapshots are made of.
+#[derive(Default)]
+struct Held {
+    rows: Rows,
+    /// When everything was read.
+    full_at: Timestamp,
+}
 
 struct State {
     snapshot: Arc<Snapshot>,
@@ -80,7 +91,7 @@ struct Shared {
     settings: OfferingSettings,
     state: RwLock<Option<Arc<State>>>,
     // Held by the one who makes the next snapshot; the rest go on with the last one.
-    rows: tokio::sync::Mutex<(Rows, Timestamp)>,
+    rows: Arc<tokio::sync::Mutex<Held>>,
 }
 
 impl OfferingService {
@@ -93,7 +104,7 @@ impl OfferingService {
         feed: ChangeFeed,
         settings: OfferingSettings,
     ) -> Self {
-        let rows = tokio::sync::Mutex::new((Rows::new(), Timestamp::EPOCH));
+        let rows = Arc::default();
         Self { shared: Arc::new(Shared { reader, ids, feed, settings, state: RwLock::new(None), rows }) }
     }
 
@@ -151,57 +162,86 @@ impl OfferingService {
     /// # Errors
     /// Database errors.
     pub async fn refresh(&self) -> Result<()> {
-        let mut rows = self.shared.rows.lock().await;
-        self.shared.rebuild(&mut rows).await.map(|_| ())
+        self.shared.anew(Micros::ZERO).await.map(|_| ())
     }
 
     async fn state(&self) -> Result<Arc<State>> {
         let shared = &self.shared;
+        let settings = &shared.settings;
         let known = shared.state.read().clone();
-        let Some(known) = known else {
-            let mut rows = shared.rows.lock().await;
-            // Somebody else may have read everything while this one waited.
-            if let Some(state) = shared.state.read().clone() {
+        let Some(known) = known else { return shared.anew(settings.full_refresh).await };
+        let age = shared.ids.now().since(known.snapshot.as_of());
+        let dirty = shared.feed.is_dirty();
+        if dirty && age >= settings.limit_age {
+            // The last snapshot is better than no answer while the database is away.
+            if let Ok(state) = shared.anew(settings.limit_age).await {
                 return Ok(state);
             }
-            return shared.rebuild(&mut rows).await;
-        };
-        let age = shared.ids.now().since(known.snapshot.as_of());
-        let stale =
-            (shared.feed.is_dirty() && age >= shared.settings.max_age) || age >= shared.settings.full_refresh;
-        if stale && let Ok(mut rows) = shared.rows.try_lock() {
-            // The last snapshot is better than no answer while the database is away.
-            match shared.rebuild(&mut rows).await {
-                Ok(state) => return Ok(state),
-                Err(error) => {
-                    tracing::warn!(error = %crate::error::chain(&error), "offerings could not be refreshed");
-                }
-            }
+        } else if ((dirty && age >= settings.max_age) || age >= settings.full_refresh)
+            && let Ok(held) = Arc::clone(&shared.rows).try_lock_owned()
+        {
+            // Not awaited: this request goes on with what there is.
+            drop(shared.rebuild(held));
         }
         Ok(known)
     }
 }
 
 impl Shared {
-    async fn rebuild(&self, held: &mut (Rows, Timestamp)) -> Result<Arc<State>> {
-        let now = self.ids.now();
-        let (rows, full_at) = held;
-        let changed = self.feed.take();
-        let all = rows.is_empty() || now.since(*full_at) >= self.settings.full_refresh;
-        let loaded = if all { self.load_all().await } else { self.load(rows, &changed).await };
-        if let Err(error) = loaded.map(|loaded| {
-            if all {
-                *rows = loaded;
-                *full_at = now;
-            } else {
-                rows.extend(loaded);
-            }
-        }) {
-            // Nothing that was noted may be lost.
-            changed.into_iter().for_each(|unit| self.feed.note(unit));
-            return Err(error);
+    /// A snapshot that is younger than `limit`: the one that there is when it is this one's turn, or a new one.
+    async fn anew(self: &Arc<Self>, limit: Micros) -> Result<Arc<State>> {
+        let held = Arc::clone(&self.rows).lock_owned().await;
+        let known = self.state.read().clone();
+        if let Some(state) = known
+            && self.ids.now().since(state.snapshot.as_of()) < limit
+        {
+            return Ok(state);
         }
-        let snapshot = Arc::new(Snapshot::build(rows.values().cloned(), &self.settings.weights, now));
+        self.rebuild(held).await.map_err(Error::internal)?
+    }
+
+    /// Makes a snapshot in a task of its own: it ends even when the request that wanted it goes away, and what it computes
+    /// does not keep requests waiting.
+    fn rebuild(
+        self: &Arc<Self>,
+        held: tokio::sync::OwnedMutexGuard<Held>,
+    ) -> tokio::task::JoinHandle<Result<Arc<State>>> {
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            let made = shared.make(held).await;
+            made.inspect_err(|error| {
+                tracing::warn!(error = %crate::error::chain(error), "offerings could not be refreshed");
+            })
+        })
+    }
+
+    async fn make(&self, mut held: tokio::sync::OwnedMutexGuard<Held>) -> Result<Arc<State>> {
+        let now = self.ids.now();
+        let changed = self.feed.take();
+        let all = held.rows.is_empty() || now.since(held.full_at) >= self.settings.full_refresh;
+        let loaded = if all { self.load_all().await } else { self.load(&held.rows, &changed).await };
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // Nothing that was noted may be lost.
+                changed.into_iter().for_each(|unit| self.feed.note(unit));
+                return Err(error);
+            }
+        };
+        let fresh: Vec<Arc<Row>> = loaded.values().cloned().collect();
+        let before = if all {
+            *held = Held { rows: loaded, full_at: now };
+            None
+        } else {
+            held.rows.extend(loaded);
+            self.state.read().clone()
+        };
+        let weights = self.settings.weights;
+        let compute = move || match before {
+            Some(before) => before.snapshot.with(fresh, &weights, now),
+            None => Snapshot::build(fresh.into_iter(), &weights, now),
+        };
+        let snapshot = Arc::new(tokio::task::spawn_blocking(compute).await.map_err(Error::internal)?);
         let state = Arc::new(State { snapshot, answers: Mutex::new(HashMap::new()) });
         *self.state.write() = Some(state.clone());
         Ok(state)

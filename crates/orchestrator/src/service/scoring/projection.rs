@@ -1,12 +1,16 @@
-//! The projection of units that offerings are served from: columns in the order of rank, and a bitmap for each value that
-//! a filter may ask for. A query is the intersection of bitmaps and the first set bits of it; nothing is sorted.
+//! The projection of units that offerings are served from: rows in the order of rank, a bitmap for each word that a filter
+//! may name, and an order for each number that it may bound. A query is the intersection of bitmaps and the first set bits of
+//! it; nothing is sorted. A snapshot is made out of the one before and of what has changed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
+
+use super::bitmap::{self, Bits, Order};
 
 use crate::core::market::{
     ids::{ProviderId, UnitId},
@@ -115,24 +119,39 @@ pub struct Row {
     pub performance: (u64, u64),
 }
 
-type Bits = Box<[u64]>;
+/// What filters and orders ask of a row, side by side, so that making a snapshot does not wander through memory.
+#[derive(Clone)]
+struct Entry {
+    id: UnitId,
+    row: Arc<Row>,
+    breakdown: Breakdown,
+    free: u64,
+    price: u128,
+    latency: u64,
+    uptime: u32,
+    upload: u64,
+    download: u64,
+    /// Codes of kind, profile, region and country.
+    codes: [u32; WORDS],
+    flags: [bool; 3],
+    /// Its number in the snapshot before; `u32::MAX` for one that is new or has changed.
+    before: u32,
+}
 
-/// An unchanging view of all offerings.
+/// Kind, profile, region, country.
+const WORDS: usize = 4;
+/// Price, latency, uptime, free; upload, download.
+const ORDERS: usize = 6;
+
+/// An unchanging view of all offerings, in the order of rank.
 pub struct Snapshot {
-    rows: Vec<Arc<Row>>,
-    breakdowns: Vec<Breakdown>,
-    kind: HashMap<String, Bits>,
-    profile: HashMap<String, Bits>,
-    region: HashMap<String, Bits>,
-    country: HashMap<String, Bits>,
+    entries: Vec<Entry>,
+    /// The codes of words that filters may name.
+    codes: [HashMap<String, u32>; WORDS],
+    /// The rows that have the word, by its code.
+    words: [Vec<Bits>; WORDS],
     flags: [Bits; 3],
-    free: Vec<u64>,
-    price: Vec<u128>,
-    latency: Vec<u64>,
-    uptime: Vec<u64>,
-    upload: Vec<u64>,
-    download: Vec<u64>,
-    orders: [Vec<u32>; 4],
+    orders: [Order; ORDERS],
     median_price: u128,
     as_of: Timestamp,
 }
@@ -141,62 +160,92 @@ impl Snapshot {
     /// Ranks the rows that are on offer.
     #[must_use]
     pub fn build(all: impl Iterator<Item = Arc<Row>>, weights: &Weights, as_of: Timestamp) -> Self {
-        let mut rows: Vec<Arc<Row>> =
-            all.filter(|r| r.unit.mode == UnitMode::Open && r.unit.free > 0).collect();
-        let median_price = median_price(&rows);
-        let mut scored: Vec<(Breakdown, Arc<Row>)> =
-            rows.drain(..).map(|row| (score(&inputs(&row, median_price), weights), row)).collect();
-        // Ties are broken by id, so that every replica ranks alike.
-        scored.sort_unstable_by(|a, b| (b.0.score, a.1.unit.id).cmp(&(a.0.score, b.1.unit.id)));
-        let (breakdowns, rows): (Vec<_>, Vec<_>) = scored.into_iter().unzip();
-        let column = |of: fn(&DataUnit) -> u64| rows.iter().map(|r| of(&r.unit)).collect::<Vec<u64>>();
-        let free = column(|u| u64::try_from(u.free).unwrap_or(0));
-        let latency = column(|u| u.sla.latency_avg.get());
-        let uptime = column(|u| u64::from(u.sla.uptime.get()));
-        let upload = column(|u| u.sla.upload_bytes_per_s);
-        let download = column(|u| u.sla.download_bytes_per_s);
-        let price: Vec<u128> = rows.iter().map(|r| r.unit.price.per_gib_month.get()).collect();
-        let orders = [
-            order(rows.len(), |i| price.get(i).copied().unwrap_or(u128::MAX)),
-            order(rows.len(), |i| latency.get(i).copied().unwrap_or(u64::MAX)),
-            order(rows.len(), |i| u64::MAX - uptime.get(i).copied().unwrap_or(0)),
-            order(rows.len(), |i| u64::MAX - free.get(i).copied().unwrap_or(0)),
-        ];
-        let flags = [
-            bits(rows.iter().map(|r| r.unit.features.versioning)),
-            bits(rows.iter().map(|r| r.unit.features.encryption_at_rest)),
-            bits(rows.iter().map(|r| r.unit.features.object_lock)),
-        ];
-        Self {
-            kind: index(&rows, |u| &u.kind),
-            profile: index(&rows, |u| &u.profile),
-            region: index(&rows, |u| &u.region),
-            country: index(&rows, |u| &u.country),
-            flags,
-            free,
-            price,
-            latency,
-            uptime,
-            upload,
-            download,
-            orders,
-            breakdowns,
-            median_price,
+        let nothing = Self {
+            entries: Vec::new(),
+            codes: Default::default(),
+            words: Default::default(),
+            flags: Default::default(),
+            orders: Default::default(),
+            median_price: 0,
             as_of,
-            rows,
+        };
+        nothing.with(all.collect(), weights, as_of)
+    }
+
+    /// The same with some rows changed or new; what is not on offer any more is left out. The result is what
+    /// [`Snapshot::build`] gives for all rows, at the cost of a few passes over them.
+    #[must_use]
+    pub fn with(&self, changed: Vec<Arc<Row>>, weights: &Weights, as_of: Timestamp) -> Self {
+        let mut codes = self.codes.clone();
+        let gone: HashSet<UnitId> = changed.iter().map(|row| row.unit.id).collect();
+        let mut entries: Vec<Entry> = Vec::with_capacity(self.entries.len() + changed.len());
+        for (before, entry) in (0_u32..).zip(&self.entries) {
+            if !gone.contains(&entry.id) {
+                entries.push(Entry { before, ..entry.clone() });
+            }
         }
+        let on_offer = changed.into_iter().filter(|row| row.unit.mode == UnitMode::Open && row.unit.free > 0);
+        entries.extend(on_offer.map(|row| entry(row, &mut codes)));
+        let median_price = median_price(&entries);
+        for entry in &mut entries {
+            if entry.before == u32::MAX || median_price != self.median_price {
+                entry.breakdown = score(&inputs(&entry.row, median_price), weights);
+            }
+        }
+        // Ties are broken by id, so that every replica ranks alike. What did not change is in order already, which the sort
+        // makes use of; so do those below.
+        entries.sort_by_key(|entry| (Reverse(entry.breakdown.score), entry.id));
+        let len = entries.len();
+        let mut moved = vec![u32::MAX; self.entries.len()];
+        for (now, entry) in (0_u32..).zip(&entries) {
+            if let Some(place) = moved.get_mut(entry.before as usize) {
+                *place = now;
+            }
+        }
+        let fresh: Vec<u32> =
+            (0_u32..).zip(&entries).filter(|(_, e)| e.before == u32::MAX).map(|(now, _)| now).collect();
+        let mut words: [Vec<Bits>; WORDS] = std::array::from_fn(|word| {
+            let count = codes.get(word).map_or(0, HashMap::len);
+            vec![bitmap::none(len); count]
+        });
+        let mut flags: [Bits; 3] = std::array::from_fn(|_| bitmap::none(len));
+        for (now, entry) in entries.iter().enumerate() {
+            for (masks, code) in words.iter_mut().zip(entry.codes) {
+                if let Some(mask) = masks.get_mut(code as usize) {
+                    bitmap::set(mask, now);
+                }
+            }
+            for (mask, _) in flags.iter_mut().zip(entry.flags).filter(|(_, has)| *has) {
+                bitmap::set(mask, now);
+            }
+        }
+        let order = |which: usize, key: fn(&Entry) -> u128| {
+            let known = self.orders.get(which).map(Order::rows).unwrap_or_default();
+            let known = known.iter().filter_map(|before| moved.get(*before as usize)).copied();
+            let rows = known.filter(|now| *now != u32::MAX).chain(fresh.iter().copied()).collect();
+            Order::new(rows, |row| entries.get(row).map_or(u128::MAX, key))
+        };
+        let orders = [
+            order(0, |e| e.price),
+            order(1, |e| u128::from(e.latency)),
+            order(2, |e| u128::from(u32::MAX - e.uptime)),
+            order(3, |e| u128::from(u64::MAX - e.free)),
+            order(4, |e| u128::from(u64::MAX - e.upload)),
+            order(5, |e| u128::from(u64::MAX - e.download)),
+        ];
+        Self { entries, codes, words, flags, orders, median_price, as_of }
     }
 
     /// How many are on offer.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.entries.len()
     }
 
     /// Whether nothing is on offer.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.entries.is_empty()
     }
 
     /// When it was made.
@@ -221,26 +270,27 @@ impl Snapshot {
         offset: usize,
     ) -> OfferingPage {
         let masks = self.masks(filter);
-        let words = self.rows.len().div_ceil(64);
+        let len = self.entries.len();
         // Everything up to, and everything from, each filter on: what it alone removes follows from the two.
-        let mut after = vec![full(self.rows.len())];
-        for (_, mask) in masks.iter().rev() {
-            let next = after.last().map(|last| and(last, mask)).unwrap_or_default();
+        let mut after = vec![bitmap::full(len)];
+        for (_, mask) in masks.iter().skip(1).rev() {
+            let next = after.last().map(|last| bitmap::and(last, mask)).unwrap_or_default();
             after.push(next);
         }
-        let matching = after.last().map_or(0, popcount);
-        let mut before = full(self.rows.len());
+        let mut before = bitmap::full(len);
         let mut removed = Vec::with_capacity(masks.len());
-        for (i, (name, mask)) in masks.iter().enumerate() {
-            let rest = after.get(masks.len() - 1 - i).map(|rest| and(&before, rest)).unwrap_or_default();
+        for ((name, mask), rest) in masks.iter().zip(after.iter().rev()) {
             removed.push(Removed {
                 filter: (*name).to_owned(),
-                removed: (self.rows.len() as u64).saturating_sub(popcount(mask)),
-                would_add: popcount(&rest).saturating_sub(matching),
+                removed: (len as u64).saturating_sub(bitmap::count(mask)),
+                would_add: bitmap::count_both(&before, rest),
             });
-            before = and(&before, mask);
+            before = bitmap::and(&before, mask);
         }
-        debug_assert_eq!(before.len(), words);
+        let matching = bitmap::count(&before);
+        for filter in &mut removed {
+            filter.would_add = filter.would_add.saturating_sub(matching);
+        }
         let loosest =
             removed.iter().filter(|r| r.would_add > 0).max_by_key(|r| r.would_add).map(|r| r.filter.clone());
         let picked = self.pick(&before, sort, limit, offset);
@@ -253,7 +303,7 @@ impl Snapshot {
         OfferingPage {
             offerings,
             matching,
-            considered: self.rows.len() as u64,
+            considered: self.entries.len() as u64,
             removed,
             loosest,
             next: ((shown as u64) < matching && !picked.is_empty()).then(|| shown.to_string()),
@@ -263,48 +313,54 @@ impl Snapshot {
 
     fn pick(&self, mask: &Bits, sort: OfferingSort, limit: usize, offset: usize) -> Vec<usize> {
         let ordered = match sort {
-            OfferingSort::Score => return set_bits(mask).skip(offset).take(limit).collect(),
+            OfferingSort::Score => return bitmap::rows(mask).skip(offset).take(limit).collect(),
             OfferingSort::Price => self.orders.first(),
             OfferingSort::Latency => self.orders.get(1),
             OfferingSort::Uptime => self.orders.get(2),
             OfferingSort::Free => self.orders.get(3),
         };
-        let is_set = |i: &usize| mask.get(i / 64).is_some_and(|word| word >> (i % 64) & 1 == 1);
-        let all = ordered.map(Vec::as_slice).unwrap_or_default();
-        all.iter().map(|i| *i as usize).filter(is_set).skip(offset).take(limit).collect()
+        let all = ordered.map(Order::rows).unwrap_or_default();
+        let rows = all.iter().map(|row| *row as usize).filter(|row| bitmap::has(mask, *row));
+        rows.skip(offset).take(limit).collect()
     }
 
     fn masks(&self, filter: &OfferingFilter) -> Vec<(&'static str, Bits)> {
         let mut masks = Vec::new();
-        let none = || vec![0; self.rows.len().div_ceil(64)].into_boxed_slice();
         let kind = filter.kind.as_deref().unwrap_or("storage");
-        for (name, index, wanted) in [
-            ("kind", &self.kind, Some(kind)),
-            ("profile", &self.profile, filter.profile.as_deref()),
-            ("region", &self.region, filter.region.as_deref()),
-            ("country", &self.country, filter.country.as_deref()),
-        ] {
+        let wanted =
+            [Some(kind), filter.profile.as_deref(), filter.region.as_deref(), filter.country.as_deref()];
+        for ((name, wanted), (codes, words)) in ["kind", "profile", "region", "country"]
+            .into_iter()
+            .zip(wanted)
+            .zip(self.codes.iter().zip(&self.words))
+        {
             if let Some(wanted) = wanted {
-                masks.push((name, index.get(wanted).cloned().unwrap_or_else(none)));
+                let mask = codes.get(wanted).and_then(|code| words.get(*code as usize)).cloned();
+                masks.push((name, mask.unwrap_or_else(|| bitmap::none(self.entries.len()))));
             }
         }
+        let mut limit = |name, which: usize, holds: &dyn Fn(&Entry) -> bool| {
+            let holds = |row: usize| self.entries.get(row).is_some_and(holds);
+            let mask = self.orders.get(which).map(|order| order.while_holds(holds));
+            masks.push((name, mask.unwrap_or_default()));
+        };
         if let Some(least) = filter.min_free {
-            masks.push(("min_free", bits(self.free.iter().map(|v| *v >= least.get()))));
+            limit("min_free", 3, &|e| e.free >= least.get());
         }
         if let Some(most) = filter.max_price {
-            masks.push(("max_price", bits(self.price.iter().map(|v| *v <= most.get()))));
+            limit("max_price", 0, &|e| e.price <= most.get());
         }
         if let Some(most) = filter.max_latency {
-            masks.push(("max_latency", bits(self.latency.iter().map(|v| *v <= most.get()))));
+            limit("max_latency", 1, &|e| e.latency <= most.get());
         }
-        for (name, column, least) in [
-            ("min_uptime", &self.uptime, filter.min_uptime.map(|p| u64::from(p.get()))),
-            ("min_upload", &self.upload, filter.min_upload),
-            ("min_download", &self.download, filter.min_download),
-        ] {
-            if let Some(least) = least {
-                masks.push((name, bits(column.iter().map(|v| *v >= least))));
-            }
+        if let Some(least) = filter.min_uptime {
+            limit("min_uptime", 2, &|e| e.uptime >= least.get());
+        }
+        if let Some(least) = filter.min_upload {
+            limit("min_upload", 4, &|e| e.upload >= least);
+        }
+        if let Some(least) = filter.min_download {
+            limit("min_download", 5, &|e| e.download >= least);
         }
         let names = ["versioning", "encryption_at_rest", "object_lock"];
         let wanted = [filter.versioning, filter.encryption_at_rest, filter.object_lock];
@@ -318,7 +374,8 @@ impl Snapshot {
     }
 
     fn offering(&self, row: usize, rank: u32) -> Option<Offering> {
-        let (unit, score) = (&self.rows.get(row)?.unit, *self.breakdowns.get(row)?);
+        let entry = self.entries.get(row)?;
+        let (unit, score) = (&entry.row.unit, entry.breakdown);
         Some(Offering {
             rank,
             unit: unit.id,
@@ -336,14 +393,14 @@ impl Snapshot {
             price: unit.price,
             sla: unit.sla.clone(),
             score,
-            explanation: explain(&score, self.rows.get(row)?.performance),
+            explanation: explain(&score, entry.row.performance),
         })
     }
 
     /// The offering of one unit, with its rank among all.
     #[must_use]
     pub fn of_unit(&self, id: UnitId) -> Option<Offering> {
-        let row = self.rows.iter().position(|r| r.unit.id == id)?;
+        let row = self.entries.iter().position(|entry| entry.id == id)?;
         self.offering(row, u32::try_from(row + 1).unwrap_or(u32::MAX))
     }
 }
@@ -375,8 +432,8 @@ fn explain(score: &Breakdown, performance: (u64, u64)) -> String {
     )
 }
 
-fn median_price(rows: &[Arc<Row>]) -> u128 {
-    let mut prices: Vec<u128> = rows.iter().map(|r| r.unit.price.per_gib_month.get()).collect();
+fn median_price(entries: &[Entry]) -> u128 {
+    let mut prices: Vec<u128> = entries.iter().map(|entry| entry.price).collect();
     if prices.is_empty() {
         return 0;
     }
@@ -384,64 +441,38 @@ fn median_price(rows: &[Arc<Row>]) -> u128 {
     *prices.select_nth_unstable(middle).1
 }
 
-/// Row numbers in ascending order of a key; ties in the order of rank.
-fn order<K: Ord>(len: usize, key: impl Fn(usize) -> K) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..u32::try_from(len).unwrap_or(u32::MAX)).collect();
-    order.sort_by_key(|i| key(*i as usize));
-    order
-}
-
-fn index(rows: &[Arc<Row>], of: fn(&DataUnit) -> &String) -> HashMap<String, Bits> {
-    let words = rows.len().div_ceil(64);
-    let mut index: HashMap<String, Bits> = HashMap::new();
-    for (i, row) in rows.iter().enumerate() {
-        let value = of(&row.unit);
-        if !index.contains_key(value) {
-            index.insert(value.clone(), vec![0; words].into_boxed_slice());
-        }
-        if let Some(word) = index.get_mut(value).and_then(|mask| mask.get_mut(i / 64)) {
-            *word |= 1 << (i % 64);
-        }
+/// A row as a snapshot holds it, not scored so far.
+fn entry(row: Arc<Row>, codes: &mut [HashMap<String, u32>; WORDS]) -> Entry {
+    let unit = &row.unit;
+    let mut words = [0; WORDS];
+    let names = [&unit.kind, &unit.profile, &unit.region, &unit.country];
+    for ((word, codes), name) in words.iter_mut().zip(codes).zip(names) {
+        *word = match codes.get(name) {
+            Some(code) => *code,
+            None => {
+                let next = u32::try_from(codes.len()).unwrap_or(u32::MAX);
+                codes.insert(name.clone(), next);
+                next
+            }
+        };
     }
-    index
-}
-
-fn bits(values: impl ExactSizeIterator<Item = bool>) -> Bits {
-    let mut out = Vec::with_capacity(values.len().div_ceil(64));
-    let (mut word, mut at) = (0_u64, 0_u32);
-    for value in values {
-        word |= u64::from(value) << at;
-        at += 1;
-        if at == 64 {
-            out.push(word);
-            (word, at) = (0, 0);
-        }
+    let features = &unit.features;
+    Entry {
+        id: unit.id,
+        breakdown: Breakdown::default(),
+        free: u64::try_from(unit.free).unwrap_or(0),
+        price: unit.price.per_gib_month.get(),
+        latency: unit.sla.latency_avg.get(),
+        uptime: unit.sla.uptime.get(),
+        upload: unit.sla.upload_bytes_per_s,
+        download: unit.sla.download_bytes_per_s,
+        codes: words,
+        flags: [features.versioning, features.encryption_at_rest, features.object_lock],
+        before: u32::MAX,
+        row,
     }
-    if at > 0 {
-        out.push(word);
-    }
-    out.into_boxed_slice()
 }
 
-fn full(len: usize) -> Bits {
-    bits((0..len).map(|_| true))
-}
-
-fn and(a: &Bits, b: &Bits) -> Bits {
-    a.iter().zip(b).map(|(a, b)| a & b).collect()
-}
-
-fn popcount(mask: &Bits) -> u64 {
-    mask.iter().map(|word| u64::from(word.count_ones())).sum()
-}
-
-fn set_bits(mask: &Bits) -> impl Iterator<Item = usize> {
-    mask.iter().enumerate().flat_map(|(i, word)| {
-        let mut left = *word;
-        std::iter::from_fn(move || {
-            let bit = left.trailing_zeros();
-            left &= left.checked_sub(1)?;
-            Some(i * 64 + bit as usize)
-        })
-    })
-}
+#[cfg(test)]
+#[path = "projection_tests.rs"]
+mod tests;

@@ -1,6 +1,8 @@
 //! Measurement and judgement: oracles, their evidence, verdicts and what is paid for a period.
 
+pub mod check;
 pub mod evidence;
+mod meter;
 pub mod oracle;
 pub mod period;
 pub mod prober;
@@ -8,9 +10,10 @@ pub mod settings;
 pub mod verdict;
 pub mod windows;
 
+pub use check::SlaCheck;
 pub use evidence::{BucketView, EvidenceService, Receipt};
 pub use oracle::{NewOracle, OracleService};
-pub use period::{PeriodSettlement, SlaCheck};
+pub use period::PeriodSettlement;
 pub use settings::SlaSettings;
 pub use verdict::{SlaService, VerdictProof};
 pub use windows::CloseSlaWindows;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes as Buffer;
 use futures::StreamExt;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -17,57 +16,50 @@ use crate::{
     core::{
         client::{
             database::{Changeset, Cursor, Entity, Filter, Query, ReaderExt, Sort},
-            provider::{ProviderDirectory, ProviderError},
             storage::StorageClient,
         },
-        job::{JobKind, NewJob},
         market::{
             account::{AccountKey, TransferKind},
-            allocation::{AccessState, Allocation, AllocationState, RestrictReason, Usage},
-            billing::{PeriodCharge, PeriodUsage, capped_byte_seconds, period_charge},
-            dispute::{DECISION_TIME, Dispute, DisputeKind, DisputeState},
+            allocation::{Allocation, Usage},
+            billing::{
+                PeriodCharge, PeriodUsage, REPEATED_BREACHES, breaches_in_a_row, capped_byte_seconds,
+                period_charge,
+            },
+            dispute::DisputeKind,
             event::Audience,
             evidence::EvidenceSubject,
-            ids::{AllocationId, DisputeId, UnitId},
+            ids::UnitId,
             money::Amount,
-            party::Provider,
-            quantity::{Bytes, Micros, Ppm, Timestamp},
+            quantity::{Bytes, Micros, Ppm},
             score::Reputation,
-            sla::{Bucket, EvidenceSet, Sight, Window, bucket_start, credit_of},
+            sla::{Bucket, EvidenceSet, Sight, Window, credit_of},
             unit::DataUnit,
-            verdict::SlaVerdict,
+            verdict::{SlaVerdict, VerdictStatus},
         },
     },
     error::{Error, ErrorCode, Result},
     service::{
         allocation::FinalSettlement,
-        job::{JobContext, JobError, JobHandler, Policy, Processed},
-        ledger::{LedgerDraft, Posting, UnsealedKind, UnsealedMarker},
+        ledger::{
+            LedgerDraft, Posting, UnsealedKind, UnsealedMarker,
+            dispute::{OpenDispute, open_draft},
+            post_charge,
+        },
         outbox,
         work::Work,
     },
 };
 
-/// What an `sla_check` job is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeriodInput {
-    /// The allocation.
-    pub allocation: AllocationId,
-    /// Which period, counted from 0 at activation.
-    pub period: u32,
-}
-
 /// Judges and pays periods.
 #[derive(Clone)]
 pub struct PeriodSettlement {
-    work: Work,
+    pub(super) work: Work,
     storage: Arc<dyn StorageClient>,
-    settings: SlaSettings,
+    pub(super) settings: SlaSettings,
 }
 
 /// What is known of a period before its money moves.
 struct Judged {
-    file: EvidenceFile,
     judgement: crate::core::market::sla::Judgement,
     credit: Ppm,
     key: String,
@@ -112,7 +104,7 @@ impl PeriodSettlement {
         Ok(EvidenceSet { buckets, sights, maintenance }.sorted())
     }
 
-    async fn between<T: Entity>(&self, subject: &str, window: Window) -> Result<Vec<T>> {
+    pub(super) async fn between<T: Entity>(&self, subject: &str, window: Window) -> Result<Vec<T>> {
         let filter = Filter::eq("subject", subject)
             .and(Filter::Ge("start".into(), window.from.as_micros().into()))
             .and(Filter::Lt("start".into(), window.to.as_micros().into()));
@@ -159,12 +151,12 @@ impl PeriodSettlement {
         self.storage.create_bucket(bucket).await.map_err(storage_error)?;
         let body = futures::stream::once(async move { Ok(Buffer::from(bytes)) }).boxed();
         self.storage.put(bucket, &key, body).await.map_err(storage_error)?;
-        Ok(Judged { file, judgement, credit, key })
+        Ok(Judged { judgement, credit, key })
     }
 
     /// Posts the money of the time up to `usage.read_at`, adds the verdict and the events, and brings the allocation's
     /// settled fields up to date. The caller writes allocation and ledger.
-    async fn settle(
+    pub(super) async fn settle(
         &self,
         allocation: &mut Allocation,
         period: u32,
@@ -180,9 +172,8 @@ impl PeriodSettlement {
         let seconds = usage.read_at.since(from).get().div_ceil(1_000_000);
         let metered = usage.byte_seconds.saturating_sub(settled.byte_seconds);
         let sent = Bytes(usage.egress.get().saturating_sub(settled.egress.get()));
-        let billed = self
-            .billed(allocation, &settled, metered, sent, &judged.file.evidence, from, usage.read_at)
-            .await?;
+        let billed =
+            self.billed(allocation, &settled, metered, sent, Window { from, to: usage.read_at }).await?;
         let mut draw = PeriodUsage {
             byte_seconds: capped_byte_seconds(billed.byte_seconds, allocation.bytes, seconds),
             egress: billed.egress,
@@ -190,16 +181,20 @@ impl PeriodSettlement {
             collateral: ledger.balance(AccountKey::Collateral(allocation.provider)).await?,
         };
         let charge = self.charge(allocation, &draw, judged.credit)?;
-        self.post(allocation, &period_key, &charge, ledger).await?;
+        post_charge(ledger, allocation, &period_key, &charge).await?;
         if billed.disputed {
             draw.byte_seconds = capped_byte_seconds(metered, allocation.bytes, seconds);
             draw.egress = sent;
             let claimed = self.charge(allocation, &draw, judged.credit)?;
             let difference = claimed.payment.saturating_sub(charge.payment);
-            self.dispute(allocation, &period_key, difference, ledger, changes).await?;
+            let open = metering_dispute(allocation, &period_key, difference);
+            let disputes = &self.settings.disputes;
+            open_draft(ledger, changes, &self.work.ids, disputes, allocation, open, "system".into()).await?;
         }
+        let slashed = self.slash(allocation, judged.judgement.status, &period_key, ledger, changes).await?;
         allocation.paid = allocation.paid.checked_add(charge.payment).ok_or_else(overflow)?;
-        allocation.credited = allocation.credited.checked_add(charge.credited()).ok_or_else(overflow)?;
+        let credited = charge.credited().checked_add(slashed).ok_or_else(overflow)?;
+        allocation.credited = allocation.credited.checked_add(credited).ok_or_else(overflow)?;
         allocation.periods_settled = period.saturating_add(1);
         allocation.settled_through = Some(usage.read_at);
         // The meter is cumulative; a reading that went backwards must not be billed again when it catches up.
@@ -212,6 +207,40 @@ impl PeriodSettlement {
         let verdict = self.verdict(allocation, period, period_key, window, judged, &charge);
         self.announce(allocation, &verdict, changes);
         Ok(verdict)
+    }
+
+    /// Counts breached periods in a row. Each third one costs the share of the collateral that the unit's contract says,
+    /// beyond the credit; the count then begins anew.
+    async fn slash(
+        &self,
+        allocation: &mut Allocation,
+        status: VerdictStatus,
+        period_key: &str,
+        ledger: &mut LedgerDraft<'_>,
+        changes: &mut Changeset,
+    ) -> Result<Amount> {
+        let (count, repeated) = breaches_in_a_row(allocation.breached_in_a_row, status);
+        allocation.breached_in_a_row = count;
+        let share = allocation.sla.collateral_slash.min(Ppm::ONE);
+        if !repeated || share == Ppm(0) {
+            return Ok(Amount::ZERO);
+        }
+        let collateral = AccountKey::Collateral(allocation.provider);
+        let amount = ledger.balance(collateral).await?.ppm(share);
+        ledger
+            .post(Posting {
+                kind: TransferKind::Slash,
+                debit: collateral,
+                credit: AccountKey::Consumer(allocation.consumer),
+                amount,
+                idempotency_key: format!("repeated:{period_key}"),
+                subject: allocation.id.to_string(),
+            })
+            .await?;
+        let data = serde_json::json!({"amount": amount, "breached_in_a_row": REPEATED_BREACHES});
+        let audience = Audience::Tenants(parties(allocation));
+        outbox::event(changes, &self.work.ids, "collateral.slashed", allocation.id, audience, data);
+        Ok(amount)
     }
 
     fn charge(&self, allocation: &Allocation, usage: &PeriodUsage, credit: Ppm) -> Result<PeriodCharge> {
@@ -256,7 +285,7 @@ impl PeriodSettlement {
             domain: verdict.domain.clone(),
             kind: UnsealedKind::Verdict,
         });
-        let tenants = vec![allocation.consumer.to_string(), allocation.provider.to_string()];
+        let tenants = parties(allocation);
         let data = serde_json::json!({
             "verdict": verdict.id, "status": verdict.status, "period": verdict.period,
             "payment": verdict.payment, "credited": verdict.credited, "coverage_ppm": verdict.coverage,
@@ -270,148 +299,22 @@ impl PeriodSettlement {
             data,
         );
     }
-
-    async fn post(
-        &self,
-        allocation: &Allocation,
-        key: &str,
-        charge: &PeriodCharge,
-        ledger: &mut LedgerDraft<'_>,
-    ) -> Result<()> {
-        use AccountKey as A;
-        let (escrow, provider) = (A::Escrow(allocation.id), A::Provider(allocation.provider));
-        let consumer = A::Consumer(allocation.consumer);
-        for (kind, debit, credit, amount, name) in [
-            (TransferKind::Payment, escrow, provider, charge.earned, "payment"),
-            (TransferKind::Fee, escrow, A::Fees, charge.fee, "fee"),
-            (TransferKind::Credit, provider, consumer, charge.credit_from_earnings, "credit"),
-            (
-                TransferKind::Slash,
-                A::Collateral(allocation.provider),
-                consumer,
-                charge.credit_from_collateral,
-                "slash",
-            ),
-        ] {
-            let idempotency_key = format!("{key}/{name}");
-            let subject = allocation.id.to_string();
-            ledger.post(Posting { kind, debit, credit, amount, idempotency_key, subject }).await?;
-        }
-        Ok(())
-    }
-
-    /// Opens a metering dispute over what the provider claims beyond what was billed, and holds it.
-    async fn dispute(
-        &self,
-        allocation: &Allocation,
-        key: &str,
-        difference: Amount,
-        ledger: &mut LedgerDraft<'_>,
-        changes: &mut Changeset,
-    ) -> Result<()> {
-        let left = ledger.balance(AccountKey::Escrow(allocation.id)).await?;
-        let held = difference.min(left);
-        let id: DisputeId = self.work.ids.next();
-        let now = self.work.now();
-        ledger
-            .post(Posting {
-                kind: TransferKind::Hold,
-                debit: AccountKey::Escrow(allocation.id),
-                credit: AccountKey::Held(id),
-                amount: held,
-                idempotency_key: format!("{key}/hold"),
-                subject: id.to_string(),
-            })
-            .await?;
-        let dispute = Dispute {
-            id,
-            domain: allocation.domain.clone(),
-            allocation: allocation.id,
-            consumer: allocation.consumer,
-            provider: allocation.provider,
-            kind: DisputeKind::Metering,
-            claim:
-                "the provider's meter and an oracle's differ by more than the tolerance; the lower was billed"
-                    .into(),
-            evidence: vec![key.to_owned()],
-            held,
-            state: DisputeState::Open,
-            reason: None,
-            opened_by: "system".into(),
-            deadline: now.plus(DECISION_TIME),
-            created_at: now,
-            decided_at: None,
-        };
-        changes.insert(&dispute);
-        let tenants = vec![allocation.consumer.to_string(), allocation.provider.to_string()];
-        let data = serde_json::json!({"allocation": allocation.id, "held": held});
-        outbox::event(changes, &self.work.ids, "dispute.opened", id, Audience::Tenants(tenants), data);
-        Ok(())
-    }
 }
 
-/// What is billed, and whether an oracle's meter disagreed.
-struct Billed {
-    byte_seconds: u128,
-    egress: Bytes,
-    disputed: bool,
+fn parties(allocation: &Allocation) -> Vec<String> {
+    vec![allocation.consumer.to_string(), allocation.provider.to_string()]
 }
 
-impl PeriodSettlement {
-    /// The lower of the provider's meter and the oracles' when they differ by more than the tolerance. Oracles report the
-    /// allocation's cumulative usage; the median of those that read it in the last bucket counts.
-    #[expect(clippy::too_many_arguments, reason = "the two meters, each at the two ends of the period")]
-    async fn billed(
-        &self,
-        allocation: &Allocation,
-        settled: &Usage,
-        metered: u128,
-        sent: Bytes,
-        _evidence: &EvidenceSet,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Result<Billed> {
-        let plain = Billed { byte_seconds: metered, egress: sent, disputed: false };
-        let window = Window {
-            from: bucket_start(to.minus(self.settings.rules.bucket), self.settings.rules.bucket).max(from),
-            to,
-        };
-        let mut readings: Vec<_> = self
-            .between::<Bucket>(&allocation.id.to_string(), window)
-            .await?
-            .into_iter()
-            .filter_map(|b| b.usage)
-            .map(|u| {
-                (
-                    u.byte_seconds.saturating_sub(settled.byte_seconds),
-                    u.egress.saturating_sub(settled.egress.get()),
-                )
-            })
-            .collect();
-        readings.sort_unstable();
-        let Some((seen, seen_egress)) =
-            readings.len().checked_sub(1).and_then(|last| readings.get(last / 2)).copied()
-        else {
-            return Ok(plain);
-        };
-        let tolerance = self.settings.metering_tolerance;
-        let apart = differ(metered, seen, tolerance)
-            || differ(u128::from(sent.get()), u128::from(seen_egress), tolerance);
-        if !apart {
-            return Ok(plain);
-        }
-        Ok(Billed {
-            byte_seconds: metered.min(seen),
-            egress: Bytes(sent.get().min(seen_egress)),
-            disputed: true,
-        })
+/// What the provider claims beyond what was billed.
+fn metering_dispute(allocation: &Allocation, period_key: &str, difference: Amount) -> OpenDispute {
+    OpenDispute {
+        allocation: allocation.id,
+        kind: DisputeKind::Metering,
+        claim: "the provider's meter and an oracle's differ by more than the tolerance; the lower was billed"
+            .into(),
+        evidence: vec![period_key.to_owned()],
+        amount: difference,
     }
-}
-
-/// Whether two figures differ by more than `tolerance` of the higher.
-fn differ(one: u128, other: u128, tolerance: Ppm) -> bool {
-    let high = Amount(one.max(other));
-    one.abs_diff(other) > high.ppm(tolerance).get()
 }
 
 fn overflow() -> Error {
@@ -437,107 +340,5 @@ impl FinalSettlement for PeriodSettlement {
         let begin = self.window(allocation, period).map_or(from, |w| w.from);
         let window = Window { from: begin.min(usage.read_at), to: usage.read_at };
         self.settle(allocation, period, window, usage, ledger, changes).await.map(|_| ())
-    }
-}
-
-/// The `sla_check` job: judges and pays one whole period.
-pub struct SlaCheck {
-    settlement: PeriodSettlement,
-    providers: Arc<dyn ProviderDirectory>,
-}
-
-impl SlaCheck {
-    /// The handler.
-    #[must_use]
-    pub fn new(settlement: PeriodSettlement, providers: Arc<dyn ProviderDirectory>) -> Self {
-        Self { settlement, providers }
-    }
-
-    /// The provider's meter; of an allocation that is gone there, the last reading stands.
-    async fn read_meter(&self, allocation: &Allocation) -> Result<Usage> {
-        let reader = &self.settlement.work.reader;
-        let found = reader.load::<Provider>(&allocation.provider.to_string()).await?;
-        let provider = found.ok_or_else(|| Error::not_found("provider", allocation.provider))?.value;
-        let failed = |error: ProviderError| {
-            Error::new(ErrorCode::ProviderFailed, "the provider's meter can't be read").because(error)
-        };
-        let client = self.providers.client(&provider).await.map_err(failed)?;
-        match client.usage(allocation.id).await {
-            Ok(usage) => Ok(usage),
-            Err(ProviderError::Unknown(_)) => {
-                Ok(Usage { read_at: self.settlement.work.now(), ..allocation.usage })
-            }
-            Err(error) => Err(failed(error)),
-        }
-    }
-
-    async fn draft(&self, input: PeriodInput) -> Result<Changeset> {
-        let work = &self.settlement.work;
-        let mut changes = Changeset::new();
-        let found = work.reader.load::<Allocation>(&input.allocation.to_string()).await?;
-        let mut stored = found.ok_or_else(|| Error::not_found("allocation", input.allocation))?;
-        let allocation = &mut stored.value;
-        // Paid already, or taken over by the release job, which pays everything that is open.
-        let open = matches!(allocation.state, AllocationState::Active | AllocationState::Restricted);
-        if !open || allocation.periods_settled > input.period {
-            return Ok(changes);
-        }
-        if allocation.periods_settled < input.period {
-            return Err(Error::new(ErrorCode::Conflict, "an earlier period is not settled yet"));
-        }
-        let window = self
-            .settlement
-            .window(allocation, input.period)
-            .ok_or_else(|| Error::new(ErrorCode::InvalidState, "the allocation was never active"))?;
-        let usage = self.read_meter(allocation).await?;
-        let mut ledger = LedgerDraft::new(work.reader.as_ref(), &work.ids, allocation.domain.clone());
-        self.settlement.settle(allocation, input.period, window, usage, &mut ledger, &mut changes).await?;
-        let left = ledger.balance(AccountKey::Escrow(allocation.id)).await?;
-        if left.is_zero() && allocation.escrow_required > Amount::ZERO {
-            self.exhaust(allocation, input.period, &mut changes);
-        }
-        allocation.updated_at = work.now();
-        ledger.finish(&mut changes);
-        changes.replace(stored.version, &stored.value);
-        Ok(changes)
-    }
-
-    /// Restricts an allocation whose escrow is used up.
-    fn exhaust(&self, allocation: &mut Allocation, period: u32, changes: &mut Changeset) {
-        let ids = &self.settlement.work.ids;
-        if !allocation.restrictions.insert(RestrictReason::EscrowExhausted) {
-            return;
-        }
-        allocation.state = AllocationState::Restricted;
-        allocation.access = AccessState::Restricted;
-        let key = format!("{}/escrow/{period}", allocation.id);
-        NewJob::now(JobKind::SyncAccess, allocation.id, key, ids.now())
-            .input(serde_json::json!({"allocation": allocation.id}))
-            .enqueue(changes, ids);
-        let tenants = vec![allocation.consumer.to_string(), allocation.provider.to_string()];
-        let data = serde_json::json!({"reason": "escrow_exhausted"});
-        outbox::event(changes, ids, "allocation.restricted", allocation.id, Audience::Tenants(tenants), data);
-        changes.insert(&UnsealedMarker {
-            id: format!("{}@{}", allocation.id, ids.now().as_micros()),
-            domain: allocation.domain.clone(),
-            kind: UnsealedKind::Allocation,
-        });
-    }
-}
-
-#[async_trait]
-impl JobHandler for SlaCheck {
-    fn kind(&self) -> JobKind {
-        JobKind::SlaCheck
-    }
-
-    fn policy(&self) -> Policy {
-        Policy { max_attempts: 20, ..Policy::default() }
-    }
-
-    async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
-        let input: PeriodInput = serde_json::from_value(context.job().input.clone())
-            .map_err(|error| JobError::Permanent(Error::internal(error)))?;
-        Ok(Processed::Done(self.draft(input).await?))
     }
 }

@@ -96,6 +96,7 @@ pub struct ProbeAccess {
 }
 
 impl Entity for ProbeAccess {
+    const NAME: &'static str = "probe_access";
     const COLLECTION: Collection = schema::PROBES;
     fn document_id(&self) -> String {
         self.unit.to_string()
@@ -104,11 +105,12 @@ impl Entity for ProbeAccess {
 
 /// The prober's sealed signing seed, in the collection of facts about the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct SealedSeed {
+pub(crate) struct SealedSeed {
     sealed: String,
 }
 
 impl Entity for SealedSeed {
+    const NAME: &'static str = "prober_seed";
     const COLLECTION: Collection = schema::META;
     fn document_id(&self) -> String {
         SEED_RECORD.into()

@@ -1,8 +1,12 @@
 //! What measurement and judgement can be tuned with. The defaults are the domain's.
 
-use crate::core::market::{
-    quantity::{BasisPoints, Micros, Ppm},
-    sla::JudgeRules,
+use crate::{
+    core::market::{
+        dispute::TOLERANCE,
+        quantity::{BasisPoints, Micros, Ppm},
+        sla::JudgeRules,
+    },
+    service::ledger::dispute::DisputeSettings,
 };
 
 /// Settings of evidence, verdicts and billing periods.
@@ -23,6 +27,8 @@ pub struct SlaSettings {
     pub fee: BasisPoints,
     /// Storage bucket of the evidence.
     pub evidence_bucket: String,
+    /// How disputes over metering are dealt with.
+    pub disputes: DisputeSettings,
     /// What an outvoted bucket costs an oracle's standing.
     pub outvoted_penalty: Ppm,
 }
@@ -34,9 +40,10 @@ impl Default for SlaSettings {
             billing_period: Micros::from_days(30),
             lateness: Micros::from_secs(600),
             reputation_day: Micros::from_days(1),
-            metering_tolerance: Ppm(50_000),
+            metering_tolerance: TOLERANCE,
             fee: BasisPoints(200),
             evidence_bucket: "evidence".into(),
+            disputes: DisputeSettings::default(),
             outvoted_penalty: Ppm(1_000),
         }
     }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{period::PeriodInput, settings::SlaSettings};
+use super::{check::PeriodInput, settings::SlaSettings};
 use crate::{
     core::{
         client::database::{Changeset, DatabaseError, Entity, Filter, Query, ReaderExt},

@@ -46,7 +46,9 @@ pub struct Options {
     pub checkpoint_pages: i32,
     /// How long to wait for another process that writes.
     pub busy_timeout: Duration,
-    /// Files up to so many bytes are checked at each start.
+    /// Files up to so many bytes are checked at each start, which reads them whole. A larger one would make every start
+    /// wait for minutes, for damage that SQLite mostly meets anyway when it reads the page: such a file is opened as it
+    /// is, the log says so, and `PRAGMA quick_check` on a copy is the operator's to schedule.
     pub check_up_to: u64,
     /// The most pages of 4 KiB that the file may have; for tests of the full disk.
     pub max_pages: Option<u32>,
@@ -178,6 +180,11 @@ fn closed() -> DatabaseError {
     DatabaseError::Unavailable("the database is closed".into())
 }
 
+/// Counts a request, for the metrics.
+fn asked(kind: &'static str) {
+    metrics::counter!("orchestrator_database_requests_total", "kind" => kind).increment(1);
+}
+
 /// What a fault of SQLite means to the caller.
 fn failure(error: rusqlite::Error) -> DatabaseError {
     match error.sqlite_error_code() {
@@ -190,6 +197,7 @@ fn failure(error: rusqlite::Error) -> DatabaseError {
 #[async_trait]
 impl Reader for SqliteDatabase {
     async fn get(&self, collection: Collection, id: &str) -> Result<Option<Document>> {
+        asked("read");
         let (running, table) = self.reading(collection)?;
         let lookup = |connection: &rusqlite::Connection| {
             let mut statement = connection.prepare_cached(&table.get)?;
@@ -203,12 +211,14 @@ impl Reader for SqliteDatabase {
     }
 
     async fn find(&self, query: Query) -> Result<Page> {
+        asked("read");
         value::check_query(&query)?;
         let (running, table) = self.reading(query.collection)?;
         reader::on_thread(&running.readers, move |connection| query::find(connection, &table, &query)).await
     }
 
     async fn count(&self, collection: Collection, filter: Filter) -> Result<u64> {
+        asked("read");
         value::check_filter(&filter)?;
         let (running, table) = self.reading(collection)?;
         reader::on_thread(&running.readers, move |connection| query::count(connection, &table, &filter)).await
@@ -218,6 +228,7 @@ impl Reader for SqliteDatabase {
 #[async_trait]
 impl Claimer for SqliteDatabase {
     async fn claim(&self, claim: Claim) -> Result<Vec<Document>> {
+        asked("claim");
         let running = self.running()?;
         let claim = Box::new(apply::prepare_claim(&self.layout(), claim)?);
         writer::ask(&running.writer, |reply| Request::Claim { claim, reply }).await
@@ -227,6 +238,7 @@ impl Claimer for SqliteDatabase {
 #[async_trait]
 impl Committer for SqliteDatabase {
     async fn commit(&self, changeset: Changeset) -> Result<()> {
+        asked("commit");
         let running = self.running()?;
         let writes = apply::prepare(&self.layout(), changeset)?;
         if writes.is_empty() {

@@ -1,10 +1,17 @@
-//! Blocks.
+//! Blocks, their records, and what no block could carry.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::common::{Money, Time, word};
-use crate::core::market::block::Block;
+use crate::{
+    core::market::{block::Block, money::Amount, state::Record},
+    service::{
+        block::{Quarantined, RecordPage, Resumed},
+        ledger::UnsealedMarker,
+    },
+};
 
 /// A block with its way to finality.
 #[derive(Debug, Serialize, ToSchema)]
@@ -68,5 +75,122 @@ impl From<Block> for BlockView {
             sealed_at: block.sealed_at.into(),
             final_at: block.final_at.map(Time),
         }
+    }
+}
+
+/// A part of a block's records.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RecordsView {
+    /// Number of the first one within the block, from 0.
+    pub from: usize,
+    /// In the order of execution.
+    pub items: Vec<RecordView>,
+    /// Hand it back as `from` to go on; `null` at the end.
+    pub next: Option<usize>,
+}
+
+/// One event record.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RecordView {
+    /// What it is: `open_account`, `transfer`, `deposit`, `market_open`, `market_set`, `verdict` or `verdict_evidence`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its fields.
+    #[schema(value_type = Object)]
+    pub data: Value,
+    /// The bytes that the events root commits to, in hex.
+    pub bytes: String,
+}
+
+impl From<RecordPage> for RecordsView {
+    fn from(page: RecordPage) -> Self {
+        Self {
+            from: page.from,
+            items: page.records.into_iter().map(RecordView::from).collect(),
+            next: page.next,
+        }
+    }
+}
+
+impl From<Record> for RecordView {
+    fn from(record: Record) -> Self {
+        let (kind, data) = match record {
+            Record::OpenAccount { key } => ("open_account", json!({ "key": hex::encode(key) })),
+            Record::Transfer { kind, from, to, amount } => {
+                ("transfer", json!({ "kind": kind, "from": from, "to": to, "amount": Amount(amount) }))
+            }
+            Record::Deposit { index, to, amount } => {
+                ("deposit", json!({ "index": index, "to": to, "amount": Amount(amount) }))
+            }
+            Record::MarketOpen { key } => ("market_open", json!({ "key": hex::encode(key) })),
+            Record::MarketSet { index, digest } => {
+                ("market_set", json!({ "index": index, "digest": hex::encode(digest) }))
+            }
+            Record::Verdict { subject, status, credit, coverage } => (
+                "verdict",
+                json!({ "subject": hex::encode(subject), "status": status, "credit_ppm": credit, "coverage_ppm": coverage }),
+            ),
+            Record::VerdictEvidence { root } => ("verdict_evidence", json!({ "root": hex::encode(root) })),
+        };
+        Self { kind: kind.to_owned(), data, bytes: hex::encode(record.encode()) }
+    }
+}
+
+/// Something that no block could carry.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QuarantinedView {
+    /// Id of the item.
+    pub id: String,
+    /// Its domain.
+    pub domain: String,
+    /// `transfer`, `verdict`, `unit`, `allocation` or `score`.
+    pub kind: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Time,
+}
+
+impl From<Quarantined> for QuarantinedView {
+    fn from(item: Quarantined) -> Self {
+        Self {
+            id: item.marker.id,
+            domain: item.marker.domain.0,
+            kind: word(&item.marker.kind),
+            reason: item.reason,
+            at: item.at.into(),
+        }
+    }
+}
+
+/// A quarantined item that waits for the next block again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RetriedView {
+    /// Id of the item.
+    pub id: String,
+    /// Its domain.
+    pub domain: String,
+    /// What it is.
+    pub kind: String,
+}
+
+impl From<UnsealedMarker> for RetriedView {
+    fn from(marker: UnsealedMarker) -> Self {
+        Self { id: marker.id, domain: marker.domain.0, kind: word(&marker.kind) }
+    }
+}
+
+/// Sealing that goes on.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ResumedView {
+    /// The domain.
+    pub domain: String,
+    /// Why it had stopped.
+    pub reason: String,
+}
+
+impl From<Resumed> for ResumedView {
+    fn from(resumed: Resumed) -> Self {
+        Self { domain: resumed.id.0, reason: resumed.reason }
     }
 }

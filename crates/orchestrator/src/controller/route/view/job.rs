@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::common::{Millis, Time, word};
@@ -12,7 +12,11 @@ use crate::{
         job::{Job, JobFailure},
         market::quantity::Timestamp,
     },
-    service::job::{TriggerReport, admin::JobCounts},
+    service::job::{
+        TriggerReport,
+        admin::JobCounts,
+        redrive::{DeadLetters, Redriven},
+    },
 };
 
 /// A failed attempt.
@@ -111,6 +115,55 @@ pub struct CountsView {
 impl From<JobCounts> for CountsView {
     fn from(counts: JobCounts) -> Self {
         Self { by_state: counts.by_state, by_kind: counts.by_kind }
+    }
+}
+
+/// What waits for a person.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeadLettersView {
+    /// Dead letters: jobs that were given up.
+    pub waiting: u64,
+    /// Documents and messages that could not be read and were set aside with their bytes.
+    pub damaged: u64,
+}
+
+impl From<DeadLetters> for DeadLettersView {
+    fn from(letters: DeadLetters) -> Self {
+        Self { waiting: letters.waiting, damaged: letters.damaged }
+    }
+}
+
+/// How many dead letters to send back.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedriveBody {
+    /// At most so many, 1 to 1,000.
+    #[serde(default = "hundred")]
+    #[schema(default = 100)]
+    pub max: u32,
+}
+
+const fn hundred() -> u32 {
+    100
+}
+
+/// What a redrive came to.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RedrivenView {
+    /// Letters that were taken.
+    pub letters: u64,
+    /// Jobs that have their attempts back and are due.
+    pub retried: Vec<String>,
+    /// Letters whose job had not failed any more, or is gone.
+    pub outdated: u64,
+    /// Letters that name no job; their bytes are kept.
+    pub unreadable: u64,
+}
+
+impl From<Redriven> for RedrivenView {
+    fn from(report: Redriven) -> Self {
+        let retried = report.retried.iter().map(ToString::to_string).collect();
+        Self { letters: report.letters, retried, outdated: report.outdated, unreadable: report.unreadable }
     }
 }
 

@@ -10,13 +10,13 @@ use crate::{
         block::BlockHeader,
         dispute::{Dispute, DisputeKind},
         ids::AllocationId,
-        state::AccountProof,
+        state::{AccountProof, MarketProof},
     },
     service::ledger::{
         accounts::{AccountView as Known, DepositReceipt, LedgerAudit},
         dispute::{Decision, OpenDispute},
     },
-    service::proof::{ClaimReceipt, ProvedAccount, verify_account_proof},
+    service::proof::{ClaimReceipt, ProvedAccount, ProvedMarket, verify_account_proof, verify_market_proof},
 };
 
 /// An account with its balances.
@@ -33,6 +33,8 @@ pub struct AccountView {
     pub deficit: Money,
     /// Money ever released for withdrawal.
     pub withdrawable: Money,
+    /// Whether the balance is up to date; only of `fees` it may not be, while very much waits for the next block.
+    pub complete: bool,
     /// Transfers that touched it.
     pub sequence: u64,
 }
@@ -45,6 +47,7 @@ impl From<Known> for AccountView {
             balance: account.balance.into(),
             deficit: account.deficit.into(),
             withdrawable: account.withdrawable.into(),
+            complete: account.complete,
             sequence: account.sequence,
         }
     }
@@ -130,6 +133,39 @@ impl From<ProvedAccount> for ProofView {
             block_hash: proved.block_hash.to_string(),
             block_state: word(&proved.block_state),
             header: proved.header,
+            proof: proved.proof,
+        }
+    }
+}
+
+/// What the market tree of a block says of a unit or an allocation.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MarketProofView {
+    /// The block's header, which commits to the state root.
+    #[schema(value_type = Object)]
+    pub header: BlockHeader,
+    /// The header's hash, which the settlement layer holds.
+    pub block_hash: String,
+    /// Where the block stood.
+    #[schema(example = "final")]
+    pub block_state: String,
+    /// The canonical text that the digest is of; `null` when it has changed since that block.
+    pub text: Option<String>,
+    /// The leaf and the hashes that lead from it to the state root.
+    #[schema(value_type = Object)]
+    pub proof: MarketProof,
+    /// Whether it holds, as checked here; check it yourself all the same.
+    pub holds: bool,
+}
+
+impl From<ProvedMarket> for MarketProofView {
+    fn from(proved: ProvedMarket) -> Self {
+        Self {
+            holds: verify_market_proof(&proved),
+            block_hash: proved.block_hash.to_string(),
+            block_state: word(&proved.block_state),
+            header: proved.header,
+            text: proved.text,
             proof: proved.proof,
         }
     }

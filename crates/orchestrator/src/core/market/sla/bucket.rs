@@ -44,26 +44,14 @@ pub struct UsageReading {
     /// When.
     pub at: Timestamp,
     /// Integral of the stored bytes over time, in decimal.
-    #[serde(with = "decimal")]
+    #[serde(with = "crate::core::market::json::decimal")]
     pub byte_seconds: u128,
     /// Bytes sent.
     pub egress: u64,
 }
 
-mod decimal {
-    //! 128-bit numbers as decimal strings, which JSON carries without loss.
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
-        std::borrow::Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
 impl Entity for Bucket {
+    const NAME: &'static str = "evidence_bucket";
     const COLLECTION: Collection = schema::BUCKETS;
     fn document_id(&self) -> String {
         Self::id_of(&self.subject, self.start, self.oracle)
@@ -114,6 +102,7 @@ impl Sight {
 }
 
 impl Entity for Sight {
+    const NAME: &'static str = "oracle_sight";
     const COLLECTION: Collection = schema::BUCKETS;
     fn document_id(&self) -> String {
         Bucket::id_of(&self.subject, self.start, self.oracle)

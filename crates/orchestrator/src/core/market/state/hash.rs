@@ -55,7 +55,13 @@ pub fn cut<const N: usize>(hash: &Hash32) -> [u8; N] {
 /// How records name an account: by the hash of its domain and name.
 #[must_use]
 pub fn account_key_hash(domain: &DomainId, key: &AccountKey) -> ShortHash {
-    cut(&keccak(Tag::AccountKey, &[&domain_hash(domain).0, key.to_string().as_bytes()]))
+    account_key_hash_in(&domain_hash(domain), key)
+}
+
+/// The same, for a domain whose name was hashed before.
+#[must_use]
+pub fn account_key_hash_in(domain_hash: &Hash32, key: &AccountKey) -> ShortHash {
+    cut(&keccak(Tag::AccountKey, &[&domain_hash.0, key.to_string().as_bytes()]))
 }
 
 /// How records name something in the market tree, such as `unit:unit_…`.

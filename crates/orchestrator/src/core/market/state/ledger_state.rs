@@ -4,13 +4,18 @@
 use std::collections::HashMap;
 
 use super::{
-    hash::{ShortHash, Tag, domain_hash, keccak},
+    hash::{ShortHash, Tag, account_key_hash_in, domain_hash, keccak, market_key_hash},
     header::state_root,
-    proof::AccountProof,
+    proof::{AccountProof, MarketProof},
     record::Record,
     tree::IndexTree,
 };
-use crate::core::market::{account::TransferKind, block::Hash32, money::Amount, terms::DomainId};
+use crate::core::market::{
+    account::{AccountKey, TransferKind},
+    block::Hash32,
+    money::Amount,
+    terms::DomainId,
+};
 
 /// An account as the tree commits to it: liabilities only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +162,12 @@ impl LedgerState {
     #[must_use]
     pub const fn domain(&self) -> &DomainId {
         &self.domain
+    }
+
+    /// How records of this domain name an account.
+    #[must_use]
+    pub fn account_key_hash(&self, key: &AccountKey) -> ShortHash {
+        account_key_hash_in(&self.domain_hash, key)
     }
 
     /// The index of an account.
@@ -437,11 +448,20 @@ impl LedgerState {
         })
     }
 
-    /// The siblings of something in the market tree, with its index.
-    pub fn prove_market(&mut self, key: &ShortHash) -> Option<(u32, MarketLeaf, Vec<Hash32>)> {
-        self.market_root();
-        let index = self.market_index(key)?;
-        Some((index, *self.market_leaf(index)?, self.market_tree.siblings(index as usize)?))
+    /// The inclusion proof of what the market tree holds under a name.
+    pub fn prove_market(&mut self, name: &str) -> Option<MarketProof> {
+        let (accounts_root, state_root) = (self.accounts_root(), self.root());
+        let index = self.market_index(&market_key_hash(&self.domain, name))?;
+        Some(MarketProof {
+            name: name.to_owned(),
+            index,
+            digest: hex::encode(self.market_leaf(index)?.digest),
+            siblings: self.market_tree.siblings(index as usize)?,
+            accounts_root,
+            next_index: self.next_index(),
+            total: self.total(),
+            state_root,
+        })
     }
 }
 

@@ -14,7 +14,7 @@ pub mod tree;
 pub use hash::{ShortHash, account_key_hash, keccak, market_key_hash};
 pub use header::{evidence_root, header_hash, state_root};
 pub use ledger_state::{ApplyError, LedgerState};
-pub use proof::{AccountProof, verify_account};
+pub use proof::{AccountProof, MarketProof, verify_account, verify_market};
 pub use record::{Record, decode_records, encode_records};
 pub use tree::{DEPTH, IndexTree};
 

@@ -1,11 +1,11 @@
-//! Inclusion proofs: that an account held so much after a block.
+//! Inclusion proofs: that an account held so much after a block, and that the market stood so.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    hash::{ShortHash, domain_hash},
+    hash::{ShortHash, domain_hash, market_key_hash},
     header::state_root,
-    ledger_state::account_leaf_hash,
+    ledger_state::{account_leaf_hash, market_leaf_hash},
     tree::root_from,
 };
 use crate::core::market::{block::Hash32, money::Amount, terms::DomainId};
@@ -44,4 +44,37 @@ pub fn verify_account(domain: &DomainId, key: &ShortHash, root: &Hash32, proof: 
     let found =
         state_root(&domain_hash(domain), &accounts, &proof.market_root, proof.next_index, proof.total.0);
     found == *root
+}
+
+/// What the market tree holds under a name, and the hashes that tie it to a state root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MarketProof {
+    /// Its name in the tree, such as `unit:<id>`.
+    pub name: String,
+    /// Index of its leaf.
+    pub index: u32,
+    /// Digest of the canonical text: 26 bytes in hex.
+    pub digest: String,
+    /// Sibling hashes from the leaf upwards, 32 of them.
+    pub siblings: Vec<Hash32>,
+    /// Root of the accounts' tree.
+    pub accounts_root: Hash32,
+    /// Number of accounts.
+    pub next_index: u32,
+    /// What deposits ever credited.
+    pub total: Amount,
+    /// The root that all this leads to.
+    pub state_root: Hash32,
+}
+
+/// Whether the proof shows that the market tree of the state with this root holds the digest under the name.
+#[must_use]
+pub fn verify_market(domain: &DomainId, root: &Hash32, proof: &MarketProof) -> bool {
+    let mut digest = [0_u8; 26];
+    if proof.state_root != *root || hex::decode_to_slice(&proof.digest, &mut digest).is_err() {
+        return false;
+    }
+    let leaf = market_leaf_hash(&market_key_hash(domain, &proof.name), &digest);
+    let Some(market) = root_from(leaf, proof.index, &proof.siblings) else { return false };
+    state_root(&domain_hash(domain), &proof.accounts_root, &market, proof.next_index, proof.total.0) == *root
 }

@@ -1,0 +1,187 @@
+//! The service that shows blocks and their records, and lets an operator get sealing going again.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BlockStore, ChainTip, Quarantined};
+use crate::{
+    core::{
+        client::{
+            database::{Changeset, Cursor, Expect, Filter, Query, ReaderExt, Sort, Stored},
+            schema,
+        },
+        market::{block::Block, event::Audience, state::Record, terms::DomainId},
+    },
+    error::{Error, ErrorCode, Result},
+    service::{
+        ledger::UnsealedMarker,
+        outbox,
+        work::{Answer, Call, Draft, Work},
+    },
+};
+
+/// Shows blocks, which are public to everyone with a key, and takes the operator's decisions.
+#[derive(Clone)]
+pub struct BlockService {
+    work: Work,
+    store: BlockStore,
+}
+
+/// A part of a block's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordPage {
+    /// Number of the first one within the block, from 0.
+    pub from: usize,
+    /// In the order of execution.
+    pub records: Vec<Record>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<usize>,
+}
+
+/// What resuming came to; `id` names the domain for the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The domain.
+    pub id: DomainId,
+    /// Why sealing had stopped.
+    pub reason: String,
+}
+
+impl BlockService {
+    /// A service over the unit of work and the stored blocks.
+    #[must_use]
+    pub const fn new(work: Work, store: BlockStore) -> Self {
+        Self { work, store }
+    }
+
+    /// The blocks of a domain, newest first.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub async fn list(
+        &self,
+        _call: &Call,
+        domain: &DomainId,
+        limit: usize,
+        after: Option<Cursor>,
+    ) -> Result<(Vec<Block>, Option<Cursor>)> {
+        let query = Query::new(schema::BLOCKS)
+            .filter(Filter::eq("header.domain", domain.as_str()))
+            .sort(Sort::IdDescending)
+            .limit(limit.clamp(1, 1_000))
+            .after(after);
+        let (found, next) = self.store.reader().list::<Block>(query).await?;
+        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
+    }
+
+    /// A block by number.
+    ///
+    /// # Errors
+    /// Not found; database errors.
+    pub async fn get(&self, _call: &Call, domain: &DomainId, number: u64) -> Result<Block> {
+        let found = self.store.reader().load::<Block>(&Block::id_of(domain, number)).await?;
+        Ok(found.ok_or_else(|| Error::not_found("block", number))?.value)
+    }
+
+    /// The records of a block, at most `limit` from number `from` on: what the data-availability layer has, too.
+    ///
+    /// # Errors
+    /// Not found; storage errors.
+    pub async fn records(
+        &self,
+        call: &Call,
+        domain: &DomainId,
+        number: u64,
+        from: usize,
+        limit: usize,
+    ) -> Result<RecordPage> {
+        let block = self.get(call, domain, number).await?;
+        let all = self.store.records(&block).await?;
+        let records: Vec<Record> = all.iter().skip(from).take(limit.clamp(1, 1_000)).copied().collect();
+        let end = from.saturating_add(records.len());
+        Ok(RecordPage { from, records, next: (end < all.len()).then_some(end) })
+    }
+
+    /// What no block could carry, newest last; for operators.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`]; database errors.
+    pub async fn quarantined(
+        &self,
+        call: &Call,
+        domain: &DomainId,
+        limit: usize,
+        after: Option<Cursor>,
+    ) -> Result<(Vec<Quarantined>, Option<Cursor>)> {
+        operators_only(call)?;
+        let query = Query::new(schema::QUARANTINED)
+            .filter(Filter::eq("marker.domain", domain.as_str()))
+            .limit(limit.clamp(1, 1_000))
+            .after(after);
+        let (found, next) = self.work.reader.list::<Quarantined>(query).await?;
+        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
+    }
+
+    /// Lets sealing go on after it had stopped because blocks were refused; for operators, who have looked why.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`]; [`ErrorCode::InvalidState`] when it has not stopped.
+    pub async fn resume(&self, call: &Call, domain: &DomainId) -> Result<Answer<Resumed>> {
+        operators_only(call)?;
+        self.work
+            .run(call, "block.resume", || async {
+                let Stored { version, value: mut tip } = self.store.tip(domain).await?;
+                let Some(reason) = tip.halted.take() else {
+                    return Err(Error::new(ErrorCode::InvalidState, "sealing has not stopped"));
+                };
+                tip.rejections = 0;
+                tip.round += 1;
+                let mut changes = Changeset::new();
+                changes.replace(version, &tip);
+                let data = serde_json::json!({ "reason": reason });
+                outbox::event(
+                    &mut changes,
+                    &self.work.ids,
+                    "block.resumed",
+                    domain,
+                    Audience::Operators,
+                    data,
+                );
+                Ok(Draft::new(changes, Resumed { id: domain.clone(), reason }))
+            })
+            .await
+    }
+
+    /// Puts a quarantined item back, to be sealed with what waits for it; for operators. What is still wrong with it
+    /// brings it back into quarantine.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`]; not found.
+    pub async fn retry(&self, call: &Call, id: &str) -> Result<Answer<UnsealedMarker>> {
+        operators_only(call)?;
+        self.work
+            .run(call, "block.retry", || async {
+                let found = self.work.reader.load::<Quarantined>(id).await?;
+                let Stored { version, value } =
+                    found.ok_or_else(|| Error::not_found("quarantined item", id))?;
+                let mut changes = Changeset::new();
+                changes.delete(schema::QUARANTINED, id, Expect::Version(version)).insert(&value.marker);
+                Ok(Draft::new(changes, value.marker))
+            })
+            .await
+    }
+
+    /// Where the chain of a domain stands.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub async fn tip(&self, _call: &Call, domain: &DomainId) -> Result<ChainTip> {
+        Ok(self.store.tip(domain).await?.value)
+    }
+}
+
+fn operators_only(call: &Call) -> Result<()> {
+    if call.principal.is_operator() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::Forbidden, "only operators decide how sealing goes on"))
+}
