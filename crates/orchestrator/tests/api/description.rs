@@ -86,7 +86,7 @@ fn every_operation_describes_what_it_answers() {
                 let is_report = path == "/health/ready";
                 assert_eq!(
                     kinds.contains_key("application/problem+json"),
-                    !status.starts_with('2') && !(is_report && status == "503"),
+                    !(status.starts_with('2') || is_report && status == "503"),
                     "{method} {path} {status}"
                 );
             }
@@ -118,7 +118,7 @@ fn every_operation_describes_what_it_answers() {
 #[test]
 fn an_independent_tool_finds_the_description_valid() {
     let Some(python) = std::env::var_os("ORCHESTRATOR_TEST_PYTHON") else {
-        println!("not run: ORCHESTRATOR_TEST_PYTHON names no Python");
+        eprintln!("not run: ORCHESTRATOR_TEST_PYTHON names no Python");
         return;
     };
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -129,7 +129,7 @@ fn an_independent_tool_finds_the_description_valid() {
          validate(json.load(open(sys.argv[1])))";
     let output = std::process::Command::new(python).args(["-c", script]).arg(file.path()).output().unwrap();
     if output.status.code() == Some(3) {
-        println!("not run: the Python has no openapi-spec-validator");
+        eprintln!("not run: the Python has no openapi-spec-validator");
         return;
     }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -168,7 +168,7 @@ async fn unknown_disabled_and_other_oracles_are_refused() {
 #[tokio::test]
 async fn a_program_in_python_writes_the_same_bytes() {
     let Some(python) = std::env::var_os("ORCHESTRATOR_TEST_PYTHON") else {
-        println!("not run: ORCHESTRATOR_TEST_PYTHON names no Python");
+        eprintln!("not run: ORCHESTRATOR_TEST_PYTHON names no Python");
         return;
     };
     let probe = Probe::new().await;

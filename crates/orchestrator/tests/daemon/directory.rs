@@ -34,20 +34,16 @@ struct Running(Child);
 impl Running {
     /// Starts it, waits until it is ready.
     fn start(directory: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+        let child = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
             .args(arguments(directory))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut printed = Vec::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
-            printed.push(line);
-            if printed.last().is_some_and(|line| line.starts_with("ready")) {
-                return Self(child);
-            }
-        }
-        panic!("it never became ready: {printed:?}")
+        let mut running = Self(child);
+        let printed = BufReader::new(running.0.stdout.take().unwrap()).lines();
+        assert!(printed.map_while(Result::ok).any(|line| line.starts_with("ready")), "it never became ready");
+        running
     }
 
     /// Ctrl-C; returns the exit code.

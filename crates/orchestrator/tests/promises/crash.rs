@@ -110,7 +110,7 @@ async fn story(writes: Option<(i64, bool)>) -> (End, bool, i64) {
 
     let call = store.call(0, "issue");
     let wanted = IssueCredential { permissions: Permissions::ReadWrite, expires_at: None };
-    life.ask(async |node| node.credentials.issue(&call, made[0], wanted.clone()).await).await;
+    life.ask(async |node| node.credentials.issue(&call, made[0], wanted).await).await;
     life.turn().await;
     let contest = OpenDispute {
         allocation: made[0],
@@ -141,7 +141,7 @@ async fn story(writes: Option<(i64, bool)>) -> (End, bool, i64) {
         life.turn().await;
     }
     finish(&[&life.node]).await;
-    if life.go_on() {
+    while life.go_on() {
         finish(&[&life.node]).await;
     }
     store.check_the_end().await;
@@ -176,13 +176,14 @@ async fn a_crash_at_any_write_changes_nothing_of_the_end() {
     assert_eq!(plain.money[0], super::world::FUNDS + 980 + 245 + 490);
     assert!(writes > 100, "the story has only {writes} writes");
     let mut deaths = 0;
-    for at in 0..writes {
-        // Both ways of dying at each write would double the time for little: they take turns.
-        for applied in [at % 2 == 0] {
-            let (end, died, _) = story(Some((at, applied))).await;
-            deaths += u32::from(died);
-            assert_eq!(end, plain, "died at write {at}, applied: {applied}");
-        }
+    // Every third write, with both ways of dying in turns: the neighbours of a write are much like it.
+    let mut tried = 0;
+    for at in (0..writes).step_by(3) {
+        let applied = at % 2 == 0;
+        let (end, died, _) = story(Some((at, applied))).await;
+        tried += 1;
+        deaths += u32::from(died);
+        assert_eq!(end, plain, "died at write {at}, applied: {applied}");
     }
-    assert!(i64::from(deaths) > writes * 9 / 10, "{deaths} of {writes}");
+    assert!(deaths > tried * 9 / 10, "{deaths} of {tried}");
 }

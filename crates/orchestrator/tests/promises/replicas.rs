@@ -43,8 +43,8 @@ async fn no_effect_takes_hold_twice_however_many_replicas_try() {
     for (n, id) in made.iter().enumerate() {
         let call = store.call(n % 2, &format!("issue {n}"));
         let (a, b) = tokio::join!(
-            one.credentials.issue(&call, *id, wanted.clone()),
-            two.credentials.issue(&call, *id, wanted.clone()),
+            one.credentials.issue(&call, *id, wanted),
+            two.credentials.issue(&call, *id, wanted),
         );
         assert_eq!(a.unwrap().credential.id, b.unwrap().credential.id);
     }

@@ -450,6 +450,10 @@ pub async fn finish(nodes: &[&Node]) {
         for node in nodes {
             node.turn().await;
         }
+        // Who died has to be replaced first.
+        if nodes.iter().any(|node| node.is_dead()) {
+            return;
+        }
         let over = store.allocations().await.iter().all(|a| a.state.is_terminal())
             && store.db.count(schema::UNSEALED, Filter::All).await.unwrap() == 0
             && store.db.count(schema::DISPUTES, Filter::eq("state", "open")).await.unwrap() == 0

@@ -22,7 +22,7 @@ pub(super) fn full(len: usize) -> Bits {
 
 /// Clears what lies behind the last row.
 fn cut(mask: &mut Bits, len: usize) {
-    if len % 64 != 0
+    if !len.is_multiple_of(64)
         && let Some(last) = mask.last_mut()
     {
         *last &= (1 << (len % 64)) - 1;
