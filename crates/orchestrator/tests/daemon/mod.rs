@@ -1,11 +1,17 @@
-//! The real binary, as a process: started, asked over HTTP, stopped by signals and killed.
+//! The real binary, as a process: started, asked over HTTP, stopped by signals, killed, and used by clients that nobody
+//! here wrote.
 
 mod cli;
+mod client;
 mod commands;
+mod crash;
 mod data_dir;
 mod directory;
 mod harness;
 mod kill;
+mod load;
+mod process;
 mod restart;
 mod run;
 mod stock;
+mod unfinished;

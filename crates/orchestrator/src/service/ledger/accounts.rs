@@ -158,7 +158,19 @@ impl AccountService {
                     "this idempotency key was used with another amount; use a new key for a new deposit",
                 ));
             }
-            self.watcher.book(&domain).await?;
+            match self.watcher.book(&domain).await {
+                // The money is on the chain: the watcher books it soon, and a new request would pay in twice.
+                Err(error) if error.retryable() => {
+                    tracing::warn!(
+                        index = deposit.index,
+                        error = crate::error::chain(&error),
+                        "booked later"
+                    );
+                }
+                booked => {
+                    booked?;
+                }
+            }
             let transfer = self.booked(&domain, deposit.index).await?;
             let mut changes = Changeset::new();
             let data = serde_json::json!({ "index": deposit.index, "amount": amount });

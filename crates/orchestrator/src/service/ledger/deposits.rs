@@ -7,7 +7,7 @@ use super::{LedgerDraft, Posting};
 use crate::{
     core::{
         client::{
-            database::{Changeset, Entity, ReaderExt, Stored},
+            database::{Changeset, DatabaseError, Entity, ReaderExt, Stored},
             schema::{self, Collection},
         },
         madara::settlement::Deposit,
@@ -18,7 +18,7 @@ use crate::{
             terms::DomainId,
         },
     },
-    error::{Error, Result},
+    error::{Error, ErrorCode, Result},
     service::{
         job::{Trigger, TriggerReport},
         outbox,
@@ -29,6 +29,9 @@ use crate::{
 
 /// Deposits booked in one commit, at most.
 const BATCH: usize = 100;
+
+/// Bookings lost in a row to somebody who booked the same deposits at the same time, at most.
+const MAX_COLLISIONS: u32 = 16;
 
 /// How far the deposits of a domain are booked; kept in `meta`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,17 @@ pub fn booked_index(idempotency_key: &str) -> Option<u64> {
     idempotency_key.strip_prefix("deposit:")?.parse().ok()
 }
 
+/// Two bookings of the same deposits at once hit the same transfers, or both the first cursor: the slower one has lost, and
+/// nothing is wrong.
+fn collision(error: DatabaseError) -> Error {
+    match error {
+        DatabaseError::AlreadyExists { collection: schema::TRANSFERS | schema::META, .. } => {
+            Error::new(ErrorCode::Conflict, "the deposits were booked at the same time; try again")
+        }
+        error => Error::from(error),
+    }
+}
+
 /// The watcher.
 #[derive(Clone)]
 pub struct DepositWatcher {
@@ -87,23 +101,29 @@ impl DepositWatcher {
     /// Database errors; an unavailable settlement layer.
     pub async fn book(&self, domain: &DomainId) -> Result<u64> {
         let client = self.domains.get(domain)?;
-        let mut booked = 0;
+        let (mut booked, mut collisions) = (0, 0);
         loop {
             let call = Call::system("watch_deposits");
-            let answer = self
-                .work
-                .run(&call, "deposits.book", || async {
-                    let cursor = self.cursor(domain).await?;
-                    let mut deposits = client.deposits(cursor.value.booked, BATCH).await?;
-                    // The first one that is not confirmed holds back those after it: the order is the chain's.
-                    let ready = deposits.iter().take_while(|deposit| deposit.confirmed).count();
-                    deposits.truncate(ready);
-                    self.draft(cursor, &deposits).await
-                })
-                .await?;
-            booked += answer.value;
-            if answer.value < BATCH as u64 {
-                return Ok(booked);
+            let compute = || async {
+                let cursor = self.cursor(domain).await?;
+                let mut deposits = client.deposits(cursor.value.booked, BATCH).await?;
+                // The first one that is not confirmed holds back those after it: the order is the chain's.
+                let ready = deposits.iter().take_while(|deposit| deposit.confirmed).count();
+                deposits.truncate(ready);
+                self.draft(cursor, &deposits).await
+            };
+            match self.work.run_mapped(&call, "deposits.book", compute, collision).await {
+                Ok(answer) => {
+                    booked += answer.value;
+                    if answer.value < BATCH as u64 {
+                        return Ok(booked);
+                    }
+                }
+                // Whoever was faster has moved the cursor: there is progress, and perhaps more to book.
+                Err(error) if error.code == ErrorCode::Conflict && collisions < MAX_COLLISIONS => {
+                    collisions += 1;
+                }
+                Err(error) => return Err(error),
             }
         }
     }

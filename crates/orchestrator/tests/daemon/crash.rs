@@ -1,0 +1,83 @@
+//! The daemon is killed at random instants under load, several times, and told to end under load: whatever it had
+//! acknowledged is there afterwards, once.
+
+use std::time::Duration;
+
+use super::{
+    load::{Dice, Load, judge},
+    process::{Daemon, Home, http},
+};
+
+const KILLS: u64 = 10;
+const TERMINATIONS: u64 = 3;
+const CONSUMERS: u64 = 4;
+
+/// `ORCHESTRATOR_TEST_SEED` makes other choices.
+#[expect(clippy::print_stdout, reason = "the test harness shows it with the failure")]
+fn seed(default: u64) -> u64 {
+    let seed = std::env::var("ORCHESTRATOR_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or(default);
+    println!("seed {seed}");
+    seed
+}
+
+async fn pass(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+/// The end of both tests: everything is judged, the daemon ends well, and what it published can be rebuilt.
+async fn judge_and_end(home: &Home, daemon: Daemon, load: Load) {
+    let mut consumers = load.finish().await;
+    judge(&daemon, &mut consumers).await;
+    let log = daemon.log();
+    assert!(!log.contains("panicked"), "{log}");
+    assert_eq!(daemon.terminate().await, Some(0));
+    let (status, said) = home.verify().await;
+    assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_instant_it_loses_nothing_and_doubles_nothing() {
+    let seed = seed(7);
+    let (home, mut dice) = (Home::new(&[]), Dice::new(seed));
+    // Killed before it was ever ready: the first start must be repeatable too.
+    for _ in 0..2 {
+        let starting = home.spawn();
+        pass(dice.below(300)).await;
+        drop(starting);
+    }
+    let mut daemon = home.start().await;
+    let load = Load::begin(&daemon, seed, CONSUMERS).await;
+    for _ in 0..KILLS {
+        pass(200 + dice.below(2_300)).await;
+        daemon.kill9();
+        if dice.below(3) == 0 {
+            let starting = home.spawn();
+            pass(dice.below(400)).await;
+            drop(starting);
+        }
+        daemon = home.start().await;
+    }
+    pass(1_000).await;
+    judge_and_end(&home, daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_end_under_load_it_exits_with_0_and_the_next_start_goes_on() {
+    let seed = seed(11);
+    let (home, mut dice) = (Home::new(&[]), Dice::new(seed));
+    let mut daemon = home.start().await;
+    let load = Load::begin(&daemon, seed, CONSUMERS).await;
+    for _ in 0..TERMINATIONS {
+        // A reader of events that never goes away must not keep it.
+        let events =
+            http().get(format!("{}/events", daemon.api)).bearer_auth(&daemon.key).send().await.unwrap();
+        assert_eq!(events.status(), 200);
+        pass(300 + dice.below(2_000)).await;
+        assert_eq!(daemon.terminate().await, Some(0));
+        drop(events);
+        daemon = home.start().await;
+    }
+    pass(1_000).await;
+    judge_and_end(&home, daemon, load).await;
+}
