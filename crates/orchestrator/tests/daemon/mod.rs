@@ -2,7 +2,6 @@
 //! here wrote.
 
 mod cli;
-mod client;
 mod commands;
 mod crash;
 mod data_dir;
