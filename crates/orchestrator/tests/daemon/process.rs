@@ -163,8 +163,8 @@ impl Starting {
                 }
             }
         });
-        let (api, s3) = tokio::task::spawn_blocking(move || {
-            let (mut api, mut s3) = (None, None);
+        let api = tokio::task::spawn_blocking(move || {
+            let mut api = None;
             loop {
                 let line = lines.recv_timeout(PATIENCE).expect("the daemon says that it is ready");
                 let address = |name: &str| {
@@ -172,9 +172,8 @@ impl Starting {
                     rest.split_whitespace().next().map(str::to_owned)
                 };
                 api = api.or_else(|| address("api "));
-                s3 = s3.or_else(|| address("s3 endpoint "));
                 if line.starts_with("ready;") {
-                    return (api.unwrap(), s3.unwrap());
+                    return api.unwrap();
                 }
             }
         })
@@ -184,7 +183,7 @@ impl Starting {
         let token = fs::read_to_string(self.data.join("provider/admin.token")).unwrap();
         let provider = Api::new(&format!("http://127.0.0.1:{}", self.admin), token.trim());
         let operator = Api::new(&api, key.trim());
-        Daemon { process: self.process, api, s3, key: key.trim().to_owned(), operator, provider }
+        Daemon { process: self.process, api, key: key.trim().to_owned(), operator, provider }
     }
 }
 
@@ -193,8 +192,6 @@ pub(super) struct Daemon {
     process: Process,
     /// Base address of the API.
     pub(super) api: String,
-    /// The S3 endpoint.
-    pub(super) s3: String,
     /// The operator's key.
     pub(super) key: String,
     /// The API, as the operator.
