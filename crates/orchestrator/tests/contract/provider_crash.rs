@@ -3,6 +3,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -27,28 +30,13 @@ use orchestrator::{
         },
     },
 };
-use orchestrator_provider::{ProviderOptions, ProviderServer};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 const TOKEN: &str = "an admin token of the tests";
-const DIRECTORY: &str = "ORCHESTRATOR_TEST_PROVIDER_PROCESS";
 const ROUNDS: usize = 3;
 const WRITERS: usize = 4;
-
-/// Not a test of its own: the process that `a_killed_server_keeps_what_it_acknowledged` starts and kills is this binary,
-/// told by the environment to serve.
-#[tokio::test]
-async fn provider_process() {
-    let Ok(directory) = std::env::var(DIRECTORY) else { return };
-    let directory = Path::new(&directory);
-    let handle = ProviderServer::start(ProviderOptions::new(directory.join("data"), TOKEN)).await.unwrap();
-    let draft = directory.join("draft");
-    std::fs::write(&draft, handle.admin_url()).unwrap();
-    std::fs::rename(draft, directory.join("address")).unwrap();
-    std::future::pending::<()>().await;
-}
 
 /// Killed when it goes out of scope, too.
 struct Process(Child);
@@ -61,26 +49,32 @@ impl Drop for Process {
     }
 }
 
+/// The provider as a process of its own, on free ports.
 async fn start(directory: &Path) -> (Process, EmbeddedProvider) {
-    let address = directory.join("address");
-    let _ = std::fs::remove_file(&address);
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "contract::provider_crash::provider_process", "--nocapture"])
-        .env(DIRECTORY, directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let process = Process(child);
-    for _ in 0..1000 {
-        if let Ok(url) = std::fs::read_to_string(&address) {
-            let token = Zeroizing::new(TOKEN.to_owned());
-            return (process, EmbeddedProvider::new(&url, token, EmbeddedSettings::default()).unwrap());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let data = directory.join("data");
+    fs::create_dir_all(&data).unwrap();
+    let token = data.join("admin.token");
+    fs::write(&token, TOKEN).unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
+    command.arg("provider");
+    for setting in [
+        format!("provider.dir={}", data.display()),
+        "provider.s3_listen=127.0.0.1:0".into(),
+        "provider.admin_listen=127.0.0.1:0".into(),
+        "log.filter=off".into(),
+    ] {
+        command.args(["--set", &setting]);
     }
-    panic!("the server did not start");
+    let mut process =
+        Process(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(process.0.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let said = lines.find_map(|line| line.strip_prefix("admin api").map(|rest| rest.trim().to_owned()));
+    let url = said.expect("the provider says where its admin api is");
+    // What it says later is read all the same: a closed pipe must not trouble it.
+    std::thread::spawn(move || lines.for_each(drop));
+    let token = Zeroizing::new(TOKEN.to_owned());
+    (process, EmbeddedProvider::new(&url, token, EmbeddedSettings::default()).unwrap())
 }
 
 async fn target(client: &EmbeddedProvider, key: &IssuedKey) -> ProbeTarget {
