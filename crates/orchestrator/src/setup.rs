@@ -324,7 +324,11 @@ fn api_state(
     let settings = ApiSettings {
         body_limit: usize::try_from(config.api.max_body.0.get()).unwrap_or(usize::MAX),
         timeout: config.api.timeout.0.to_std(),
-        rate_limit: config.api.requests_per_minute,
+        // The configuration says "no limit" by 0.
+        rate_limit: match config.api.requests_per_minute {
+            0 => u64::MAX,
+            limit => limit,
+        },
         rate_window: Micros::from_secs(60),
         ..ApiSettings::default()
     };

@@ -29,21 +29,33 @@ fn arguments(directory: &Path) -> Vec<String> {
 }
 
 /// A daemon that is ended with the test.
-struct Running(Child);
+struct Running(Child, String);
 
 impl Running {
     /// Starts it, waits until it is ready.
     fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    /// As [`Running::start`], with more arguments; keeps the API's address.
+    fn start_with(directory: &Path, more: &[&str]) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
             .args(arguments(directory))
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut running = Self(child);
-        let printed = BufReader::new(running.0.stdout.take().unwrap()).lines();
-        assert!(printed.map_while(Result::ok).any(|line| line.starts_with("ready")), "it never became ready");
-        running
+        let mut running = Self(child, String::new());
+        for line in BufReader::new(running.0.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            if line.starts_with("api ") {
+                running.1 = line.split_whitespace().nth(1).unwrap().to_owned();
+            }
+            if line.starts_with("ready") {
+                return running;
+            }
+        }
+        panic!("it never became ready");
     }
 
     /// Ctrl-C; returns the exit code.
@@ -157,4 +169,18 @@ fn collect(directory: &Path, files: &mut Vec<std::path::PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() { collect(&path, files) } else { files.push(path) }
     }
+}
+
+#[tokio::test]
+async fn no_limit_on_requests_means_none() {
+    orchestrator::client::network::http::install_crypto_provider();
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Running::start_with(directory.path(), &["--set", "api.requests_per_minute=0"]);
+    let key = fs::read_to_string(directory.path().join("operator.key")).unwrap();
+    let url = format!("{}/me", daemon.1);
+    for _ in 0..3 {
+        let answer = reqwest::Client::new().get(&url).bearer_auth(key.trim()).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+    }
+    assert_eq!(daemon.interrupt(), Some(0));
 }
