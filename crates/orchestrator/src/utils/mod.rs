@@ -1,5 +1,6 @@
 //! Small helpers that know nothing of the domain.
 
 pub mod logging;
+pub mod parallel;
 pub mod random;
 pub mod signal;

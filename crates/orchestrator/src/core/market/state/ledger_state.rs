@@ -10,11 +10,14 @@ use super::{
     record::Record,
     tree::IndexTree,
 };
-use crate::core::market::{
-    account::{AccountKey, TransferKind},
-    block::Hash32,
-    money::Amount,
-    terms::DomainId,
+use crate::{
+    core::market::{
+        account::{AccountKey, TransferKind},
+        block::Hash32,
+        money::Amount,
+        terms::DomainId,
+    },
+    utils::parallel,
 };
 
 /// An account as the tree commits to it: liabilities only.
@@ -387,9 +390,12 @@ impl LedgerState {
     /// Root of the accounts tree.
     pub fn accounts_root(&mut self) -> Hash32 {
         self.accounts_tree.truncate(self.accounts.len());
-        for index in take_sorted(&mut self.dirty_accounts) {
-            if let Some(leaf) = self.accounts.get(index as usize) {
-                self.accounts_tree.set(index as usize, leaf.hash());
+        let dirty = take_sorted(&mut self.dirty_accounts);
+        let accounts = &self.accounts;
+        let hashes = parallel::map(&dirty, |&index| accounts.get(index as usize).map(AccountLeaf::hash));
+        for (index, hash) in dirty.into_iter().zip(hashes) {
+            if let Some(hash) = hash {
+                self.accounts_tree.set(index as usize, hash);
             }
         }
         self.accounts_tree.root()

@@ -2,7 +2,10 @@
 //! Numbers are big-endian; unused bytes are zero and must be.
 
 use super::hash::{ShortHash, Tag, keccak};
-use crate::core::market::{block::Hash32, verdict::VerdictStatus};
+use crate::{
+    core::market::{block::Hash32, verdict::VerdictStatus},
+    utils::parallel,
+};
 
 /// Bytes in a record.
 pub const RECORD_BYTES: usize = 31;
@@ -198,7 +201,7 @@ pub fn record_hash(record: &Record) -> Hash32 {
 /// Root over the ordered records.
 #[must_use]
 pub fn events_root(records: &[Record]) -> Hash32 {
-    super::tree::list_root(records.iter().map(record_hash).collect())
+    super::tree::list_root(parallel::map(records, record_hash))
 }
 
 /// What is published for a block: a first cell with version, number and count, then the records.

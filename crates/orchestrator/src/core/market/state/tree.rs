@@ -2,7 +2,7 @@
 //! leaves that changed are hashed again.
 
 use super::hash::{Tag, keccak};
-use crate::core::market::block::Hash32;
+use crate::{core::market::block::Hash32, utils::parallel};
 
 /// Levels between the leaves and the root.
 pub const DEPTH: usize = 32;
@@ -95,11 +95,14 @@ impl IndexTree {
             }
             dirty.dedup();
             above.resize(below.len().div_ceil(2), Hash32::default());
-            for &index in &dirty {
+            let hashes = parallel::map(&dirty, |&index| {
                 let left = below.get(index * 2).unwrap_or(&empty);
                 let right = below.get(index * 2 + 1).unwrap_or(&empty);
+                node(left, right)
+            });
+            for (&index, hash) in dirty.iter().zip(hashes) {
                 if let Some(slot) = above.get_mut(index) {
-                    *slot = node(left, right);
+                    *slot = hash;
                 }
             }
         }
@@ -146,15 +149,10 @@ pub fn root_from(leaf: Hash32, index: u32, siblings: &[Hash32]) -> Option<Hash32
 pub fn list_root(mut hashes: Vec<Hash32>) -> Hash32 {
     let zero = Hash32::default();
     while hashes.len() > 1 {
-        let half = hashes.len().div_ceil(2);
-        for i in 0..half {
-            let left = hashes.get(i * 2).copied().unwrap_or(zero);
-            let right = hashes.get(i * 2 + 1).copied().unwrap_or(zero);
-            if let Some(slot) = hashes.get_mut(i) {
-                *slot = node(&left, &right);
-            }
+        if hashes.len() % 2 == 1 {
+            hashes.push(zero);
         }
-        hashes.truncate(half);
+        hashes = parallel::map(hashes.as_chunks().0, |[left, right]| node(left, right));
     }
     hashes.first().copied().unwrap_or(zero)
 }
