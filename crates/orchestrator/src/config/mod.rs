@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub use value::{HumanDuration, HumanSize};
 
 use section::{
-    Access, Api, Data, Database, Jobs, Log, Market, Notification, Pricing, Prober, Provider, Settlement, Sla,
-    Storage, Triggers,
+    Access, Api, Aws, Cache, Data, Database, Events, Jobs, Kafka, Log, Market, Notification, Pricing, Prober,
+    Provider, Queue, Schedule, Settlement, Sla, Storage, Triggers,
 };
 
 /// The whole configuration. Every key has a default, so that the empty file is a valid one.
@@ -30,8 +30,20 @@ pub struct Config {
     pub database: Database,
     /// Object storage for the daemon's own data.
     pub storage: Storage,
+    /// The queue of triggers and events.
+    pub queue: Queue,
+    /// What fires the triggers.
+    pub schedule: Schedule,
+    /// The bus of domain events.
+    pub events: Events,
+    /// The cache.
+    pub cache: Cache,
     /// Alerts to people.
     pub notification: Notification,
+    /// What the back ends at AWS share.
+    pub aws: Aws,
+    /// Kafka.
+    pub kafka: Kafka,
     /// Jobs and their queue.
     pub jobs: Jobs,
     /// How often the background tasks run.
@@ -105,6 +117,7 @@ impl Config {
     fn validate(&self) -> Problems {
         let mut problems = Problems::default();
         self.api.validate(&mut problems);
+        section::backend::validate(self, &mut problems);
         self.jobs.validate(&mut problems);
         self.triggers.validate(&mut problems);
         self.market.validate(&mut problems);

@@ -1,12 +1,29 @@
 //! `[jobs]` and `[triggers]`.
 
-use super::{Dispatch, section};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    backend::{Feature, backends},
+    section,
+};
 use crate::config::{HumanDuration, Problems};
+
+backends! {
+    /// How workers learn of jobs.
+    Dispatch {
+        /// They claim from the database, woken in process: the embedded default.
+        Database = "database",
+        /// Hints come over SQS.
+        Sqs = "sqs" needs "sqs",
+        /// Hints come over Kafka.
+        Kafka = "kafka" needs "kafka",
+    }
+}
 
 section! {
     /// Jobs.
     Jobs {
-        /// How workers learn of jobs: `database`.
+        /// How workers learn of jobs: `database`, `sqs` or `kafka`. The jobs themselves are always in the database.
         dispatch: Dispatch = Dispatch::Database;
         /// How long a claim holds without a heartbeat.
         lease: HumanDuration = HumanDuration::secs(30);

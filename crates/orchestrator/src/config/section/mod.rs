@@ -2,7 +2,7 @@
 
 mod access;
 mod api;
-mod backend;
+pub(super) mod backend;
 mod data;
 mod jobs;
 mod market;
@@ -15,9 +15,12 @@ use std::collections::BTreeMap;
 
 pub use access::Access;
 pub use api::Api;
-pub use backend::{Database, DatabaseBackend, Dispatch, Notification, Storage, StorageBackend};
+pub use backend::{
+    Aws, Cache, CacheBackend, Database, DatabaseBackend, Events, EventsBackend, Feature, Kafka, Notification,
+    NotificationBackend, Queue, QueueBackend, Schedule, ScheduleBackend, Storage, StorageBackend,
+};
 pub use data::{Data, Log, LogFormat};
-pub use jobs::{Jobs, Triggers};
+pub use jobs::{Dispatch, Jobs, Triggers};
 pub use market::{Market, Pricing};
 pub use prober::Prober;
 pub use provider::Provider;
@@ -53,7 +56,13 @@ pub fn keys() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("log", Log::KEYS),
         ("database", Database::KEYS),
         ("storage", Storage::KEYS),
+        ("queue", Queue::KEYS),
+        ("schedule", Schedule::KEYS),
+        ("events", Events::KEYS),
+        ("cache", Cache::KEYS),
         ("notification", Notification::KEYS),
+        ("aws", Aws::KEYS),
+        ("kafka", Kafka::KEYS),
         ("jobs", Jobs::KEYS),
         ("triggers", Triggers::KEYS),
         ("market", Market::KEYS),
