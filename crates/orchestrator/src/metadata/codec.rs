@@ -2,11 +2,12 @@
 
 use crate::core::client::database::{Changeset, DatabaseError, Document, Entity, WriteOp};
 use crate::{
-    client::cron::{lease::LeaseRow, row::Row as Schedule},
+    client::cron::row::Row as Schedule,
     client::notification::topics::Topic,
     client::queue::database::Row as QueueMessage,
     controller::worker::trigger::TriggerStatus,
     core::client::damaged::Damaged,
+    core::client::lease::LeaseRow,
     core::job::Job,
     core::market::account::{Account, Transfer},
     core::market::allocation::Allocation,

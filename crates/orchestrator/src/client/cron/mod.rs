@@ -1,7 +1,6 @@
 //! The embedded scheduler: recurring and one-time schedules in the database, and the runner that fires them, which has
 //! one leader among the replicas.
 
-pub(crate) mod lease;
 mod local;
 mod once;
 pub(crate) mod row;

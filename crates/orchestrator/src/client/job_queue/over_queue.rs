@@ -135,6 +135,16 @@ impl JobQueueClient for OverQueue {
         Ok(messages.into_iter().map(read).collect())
     }
 
+    async fn extend(
+        &self,
+        kind: JobKind,
+        phase: Phase,
+        message: &Message,
+        visibility: Micros,
+    ) -> Result<(), QueueError> {
+        self.queue.change_visibility(&self.queue_name(kind, phase), &message.receipt, visibility).await
+    }
+
     async fn acknowledge(&self, kind: JobKind, phase: Phase, message: &Message) -> Result<(), QueueError> {
         self.queue.delete(&self.queue_name(kind, phase), &message.receipt).await
     }

@@ -2,13 +2,19 @@
 //! ends when its shutdown token is cancelled; each can be stepped by a test.
 
 pub mod driver;
+pub mod feed;
+pub mod hints;
 mod idle;
+pub mod leader;
 pub mod prober;
 pub mod relay;
 pub mod trigger;
 pub mod trigger_consumer;
 
 pub use driver::{Driver, DriverSettings};
+pub use feed::OutboxFeed;
+pub use hints::{HintConsumer, HintSettings};
+pub use leader::Leader;
 pub use relay::{Relay, RelayPorts, RelayReport, RelaySettings};
 pub use trigger::{ScheduledTrigger, TriggerRegistry, TriggerStatus};
 pub use trigger_consumer::{TriggerConsumer, TriggerSettings};

@@ -7,6 +7,7 @@ pub mod damaged;
 pub mod database;
 pub mod entity;
 pub mod event_bus;
+pub mod lease;
 pub mod notification;
 pub mod probe;
 pub mod provider;
