@@ -21,6 +21,7 @@ use crate::{
     core::market::sla::{Bucket, Sight},
     core::market::unit::DataUnit,
     core::market::verdict::SlaVerdict,
+    service::access::vault_check::VaultCheck,
     service::allocation::reconcile::Budget,
     service::block::{ChainTip, Quarantined, RejectedBlock, SealedEntry},
     service::job::{lease::BootEpoch, subject::Subject},
@@ -97,4 +98,5 @@ pub const CODECS: &[Codec] = &[
     codec::<TriggerStatus>(),
     codec::<UnitDue>(),
     codec::<UnsealedMarker>(),
+    codec::<VaultCheck>(),
 ];

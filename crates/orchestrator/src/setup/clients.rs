@@ -40,6 +40,7 @@ use crate::{
     },
     error::{Error, ErrorCode, Result},
     service::{
+        access::check_vault,
         job::{HintingCommitter, Wake, WakingCommitter, hints},
         scoring::{ChangeFeed, WatchedCommitter},
         settlement::SettlementDomains,
@@ -105,6 +106,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let vault_key = secret::vault_key(config, entropy.as_ref())?;
     let vault: Arc<dyn Vault> = Arc::new(AesVault::new(&vault_key, entropy.clone()));
 
+    check_vault(database.as_ref(), database.as_ref(), vault.as_ref()).await?;
     let cloud = backends::Cloud::open(config).await?;
     let base =
         backends::Base { config, cloud: &cloud, database: &database, clock: &clock, entropy: &entropy };
