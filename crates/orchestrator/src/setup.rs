@@ -3,12 +3,14 @@
 //!
 //! - `backends` chooses the client of each port, `clients` puts them together, `services` builds on them.
 //! - `daemon` starts and stops the whole, `background` its loops, `first` makes what the first start needs.
-//! - `host` is what commands do without a daemon; `readiness` asks every dependency.
+//! - `doctor` asks every dependency for a person, `readiness` for a load balancer.
+//! - `host` is what commands do without a daemon.
 
 mod backends;
 mod background;
 mod clients;
 mod daemon;
+mod doctor;
 mod first;
 mod host;
 mod readiness;
@@ -16,5 +18,6 @@ mod secret;
 mod services;
 
 pub use daemon::{Daemon, StartOptions};
+pub use doctor::{Checkup, Finding, doctor};
 pub use first::{OPERATOR_KEY_FILE, provider_token_path, start_provider};
 pub use host::{OfflineKeys, apply, check_account_proof, plan, verify};
