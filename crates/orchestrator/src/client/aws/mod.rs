@@ -3,6 +3,8 @@
 
 mod error;
 mod policy;
+#[cfg(feature = "eventbridge")]
+pub(crate) mod rules;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,6 +23,9 @@ const CONNECT: Duration = Duration::from_secs(3);
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// Longest time of a call with all its attempts.
 const CALL: Duration = Duration::from_secs(30);
+/// Longest time of one attempt that moves the bytes of a part of an object.
+#[cfg(feature = "s3")]
+const TRANSFER: Duration = Duration::from_secs(60);
 /// Attempts of one call.
 const ATTEMPTS: u32 = 4;
 
@@ -66,11 +71,11 @@ struct Shared {
 }
 
 /// The bounds on every call.
-fn timeouts() -> TimeoutConfig {
+fn timeouts(attempt: Duration, call: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT)
-        .operation_attempt_timeout(ATTEMPT)
-        .operation_timeout(CALL)
+        .operation_attempt_timeout(attempt)
+        .operation_timeout(call)
         .build()
 }
 
@@ -78,7 +83,7 @@ fn loader(settings: &AwsSettings) -> aws_config::ConfigLoader {
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
-        .timeout_config(timeouts())
+        .timeout_config(timeouts(ATTEMPT, CALL))
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
     if !settings.region.is_empty() {
         loader = loader.region(Region::new(settings.region.clone()));
@@ -115,9 +120,10 @@ impl AwsClients {
         let s3 = {
             // Another address has no names of buckets below it.
             let path_style = !settings.endpoint.is_empty();
-            aws_sdk_s3::Client::from_conf(
-                aws_sdk_s3::config::Builder::from(config).force_path_style(path_style).build(),
-            )
+            let settings = aws_sdk_s3::config::Builder::from(config)
+                .force_path_style(path_style)
+                .timeout_config(timeouts(TRANSFER, TRANSFER * 3));
+            aws_sdk_s3::Client::from_conf(settings.build())
         };
         let shared = Shared {
             prefix: settings.prefix.clone(),

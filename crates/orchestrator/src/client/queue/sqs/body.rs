@@ -19,6 +19,8 @@ pub(super) const ENCODING: &str = "encoding";
 /// The attribute that says when the message may be delivered, in microseconds since the epoch.
 pub(super) const NOT_BEFORE: &str = "not_before";
 const BASE64: &str = "base64";
+/// Before the base64 of a text: SQS takes no empty body.
+const MARK: &str = "base64:";
 
 /// A text inside of JSON, as schedules send it.
 #[derive(Serialize, Deserialize)]
@@ -80,7 +82,7 @@ pub(super) fn seconds_up(duration: Micros) -> u64 {
 impl Outgoing {
     pub(super) fn new(body: &str, delay: Micros, now: Timestamp) -> Self {
         let encoded = !plain(body);
-        let body = if encoded { STANDARD.encode(body) } else { body.to_owned() };
+        let body = if encoded { format!("{MARK}{}", STANDARD.encode(body)) } else { body.to_owned() };
         let seconds = seconds_up(delay);
         let not_before = (seconds > LONGEST_DELAY).then(|| now.plus(delay));
         let delay_seconds = i32::try_from(seconds.min(LONGEST_DELAY)).unwrap_or(0);
@@ -118,7 +120,10 @@ impl Incoming {
         let raw = message.body().unwrap_or_default();
         let body = match encoded {
             // Bytes that are not what the attribute says are delivered as they came: they are poison, and to be kept.
-            true => STANDARD.decode(raw).ok().and_then(|bytes| String::from_utf8(bytes).ok()),
+            true => raw
+                .strip_prefix(MARK)
+                .and_then(|text| STANDARD.decode(text).ok())
+                .and_then(|bytes| String::from_utf8(bytes).ok()),
             false => unwrap_envelope(raw),
         };
         let deliveries = message

@@ -116,7 +116,7 @@ impl SqsQueue {
     pub async fn ensure(&self, queue: &str, attributes: &QueueAttributes) -> Result<(), QueueError> {
         let name = self.name(queue)?;
         // The daemon's own policy lets it look, not make: only what is missing is made.
-        if self.handle(queue).await.is_ok() {
+        if self.exists(queue).await? {
             return Ok(());
         }
         let create = self.clients.sqs().create_queue().queue_name(name);
@@ -124,6 +124,18 @@ impl SqsQueue {
         let url = made.map_err(|error| unavailable(AwsError::new("sqs:CreateQueue", error)))?.queue_url;
         self.remember(queue, url.unwrap_or_default());
         Ok(())
+    }
+
+    /// Whether a queue exists.
+    ///
+    /// # Errors
+    /// [`QueueError::Unavailable`].
+    pub async fn exists(&self, queue: &str) -> Result<bool, QueueError> {
+        match self.handle(queue).await {
+            Ok(_) => Ok(true),
+            Err(QueueError::NoQueue(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The ARN of a queue.
