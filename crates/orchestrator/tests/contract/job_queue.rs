@@ -25,19 +25,27 @@ fn job(n: u128) -> JobId {
 }
 
 /// What is poison is the queue's business: `poison` puts a text as it is into the queue of a kind and a phase.
-async fn suite<F, P, PF>(make: impl Fn() -> F, poison: impl Fn(Arc<dyn QueueClient>, JobKind, String) -> PF)
+async fn suite<G, F, P, PF>(make: impl Fn() -> F, poison: impl Fn(Arc<dyn QueueClient>, JobKind, String) -> PF)
 where
-    F: Future<Output = (Bed, Arc<dyn QueueClient>, P)>,
+    F: Future<Output = (G, Arc<dyn QueueClient>, P)>,
     P: JobQueueClient,
     PF: Future<Output = ()>,
 {
-    let (_bed, _, jobs) = make().await;
-    hints_go_to_their_kind_and_phase(&jobs).await;
-    let (_bed, queue, jobs) = make().await;
-    poison_keeps_its_bytes_among_the_dead_letters(&jobs, |text| poison(queue.clone(), JobKind::Purge, text))
-        .await;
-    let (_bed, _, jobs) = make().await;
-    redrive_sends_back_no_more_than_asked(&jobs).await;
+    tokio::join!(
+        async {
+            let (_guard, _, jobs) = make().await;
+            hints_go_to_their_kind_and_phase(&jobs).await;
+        },
+        async {
+            let (_guard, queue, jobs) = make().await;
+            let poison = |text| poison(queue.clone(), JobKind::Purge, text);
+            poison_keeps_its_bytes_among_the_dead_letters(&jobs, poison).await;
+        },
+        async {
+            let (_guard, _, jobs) = make().await;
+            redrive_sends_back_no_more_than_asked(&jobs).await;
+        },
+    );
 }
 
 async fn take(jobs: &impl JobQueueClient, kind: JobKind, phase: Phase) -> Vec<Option<JobId>> {
@@ -45,7 +53,9 @@ async fn take(jobs: &impl JobQueueClient, kind: JobKind, phase: Phase) -> Vec<Op
     for message in &messages {
         jobs.acknowledge(kind, phase, &message.message).await.unwrap();
     }
-    messages.into_iter().map(|message| message.job).collect()
+    let mut jobs: Vec<_> = messages.into_iter().map(|message| message.job).collect();
+    jobs.sort();
+    jobs
 }
 
 async fn hints_go_to_their_kind_and_phase(jobs: &impl JobQueueClient) {
@@ -102,8 +112,7 @@ async fn redrive_sends_back_no_more_than_asked(jobs: &impl JobQueueClient) {
     assert_eq!(jobs.dead_letters().await.unwrap(), 1);
     assert_eq!(jobs.redrive(3).await.unwrap(), 1);
     for kind in [JobKind::Provision, JobKind::Release] {
-        let mut back = take(jobs, kind, Phase::Process).await;
-        back.sort();
+        let back = take(jobs, kind, Phase::Process).await;
         assert_eq!(back, [Some(job(1)), Some(job(2))], "{kind}");
     }
 }
@@ -127,4 +136,42 @@ async fn over_the_memory_database() {
 #[tokio::test]
 async fn over_the_sqlite_database() {
     suite(|| async { over(Bed::sqlite().await).await }, poison).await;
+}
+
+#[cfg(feature = "sqs")]
+mod at_sqs {
+    use orchestrator::client::job_queue::{SqsJobQueue, SqsJobQueueSettings};
+
+    use super::*;
+    use crate::contract::aws::{clients, queue};
+
+    async fn jobs(settings: SqsJobQueueSettings) -> ((), Arc<dyn QueueClient>, SqsJobQueue) {
+        let queue = queue(&clients("jobs").await);
+        let jobs = SqsJobQueue::new(queue.clone(), "test", settings);
+        ((), queue, jobs)
+    }
+
+    #[tokio::test]
+    async fn at_sqs() {
+        suite(|| jobs(SqsJobQueueSettings::default()), poison).await;
+    }
+
+    #[tokio::test]
+    async fn a_hint_that_nobody_lives_to_remove_is_moved_by_sqs_and_comes_back() {
+        let settings = SqsJobQueueSettings { max_receives: 2, ..SqsJobQueueSettings::default() };
+        let ((), _, jobs) = jobs(settings).await;
+        jobs.create_queues().await.unwrap();
+        jobs.send(JobKind::Purge, Phase::Verify, &[job(7)], Micros::ZERO).await.unwrap();
+        let mut deliveries = 0;
+        while jobs.dead_letters().await.unwrap() == 0 {
+            let wait = Micros::from_secs(2);
+            let came = jobs.receive(JobKind::Purge, Phase::Verify, 1, Micros::from_secs(1), wait).await.unwrap();
+            deliveries += came.len();
+            assert!(deliveries <= 2, "SQS stops handing it out");
+        }
+        assert_eq!(deliveries, 2);
+        assert_eq!(jobs.redrive(9).await.unwrap(), 1);
+        assert_eq!(take(&jobs, JobKind::Purge, Phase::Process).await, [Some(job(7))]);
+        assert_eq!(jobs.dead_letters().await.unwrap(), 0);
+    }
 }

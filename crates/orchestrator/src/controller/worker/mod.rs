@@ -10,6 +10,7 @@ pub mod prober;
 pub mod relay;
 pub mod trigger;
 pub mod trigger_consumer;
+pub mod visibility;
 
 pub use driver::{Driver, DriverSettings};
 pub use feed::OutboxFeed;
@@ -18,3 +19,4 @@ pub use leader::Leader;
 pub use relay::{Relay, RelayPorts, RelayReport, RelaySettings};
 pub use trigger::{ScheduledTrigger, TriggerRegistry, TriggerStatus};
 pub use trigger_consumer::{TriggerConsumer, TriggerSettings};
+pub use visibility::{KeptMessage, VisibilityKeeper};
