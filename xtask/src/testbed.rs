@@ -3,19 +3,17 @@
 //! from making the same cache at once; a cache that is not finished is made again.
 
 use std::{
-    collections::hash_map::DefaultHasher,
     env, fs,
-    hash::{Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
 };
+
+use crate::cache::{self, FINISHED};
 
 /// Python packages, pinned.
 const PYTHON_PACKAGES: &[&str] = &["boto3==1.44.5", "openapi-spec-validator==0.9.0"];
 /// Debian packages, as the distribution pins them; unpacked, not installed.
 const DEBIAN_PACKAGES: &[&str] = &["rclone"];
-/// Says that a cache is whole.
-const FINISHED: &str = "finished";
 
 /// Where the stock clients are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +43,8 @@ pub fn ensure() -> Result<Testbed, String> {
     {
         return Ok(Testbed { python, rclone });
     }
-    let cache = cache_directory()?;
-    fs::create_dir_all(&cache).map_err(|error| format!("{} can't be made: {error}", cache.display()))?;
-    let lock_path = cache.with_extension("lock");
-    let lock = fs::File::create(&lock_path).map_err(|error| format!("{}: {error}", lock_path.display()))?;
-    lock.lock().map_err(|error| format!("{} can't be locked: {error}", lock_path.display()))?;
+    let cache = cache::directory("clients", (PYTHON_PACKAGES, DEBIAN_PACKAGES))?;
+    let _lock = cache::lock(&cache.with_extension("lock"))?;
     let found =
         Testbed { python: cache.join("venv/bin/python"), rclone: cache.join("debian/usr/bin/rclone") };
     if !cache.join(FINISHED).exists() {
@@ -69,51 +64,16 @@ pub fn ensure() -> Result<Testbed, String> {
     Ok(found)
 }
 
-/// `$XDG_CACHE_HOME` or `~/.cache`, then a name that changes with the pins.
-fn cache_directory() -> Result<PathBuf, String> {
-    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = base
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-        .ok_or("neither XDG_CACHE_HOME nor HOME is set")?;
-    let mut pins = DefaultHasher::new();
-    (PYTHON_PACKAGES, DEBIAN_PACKAGES, env::consts::ARCH).hash(&mut pins);
-    Ok(base.join("orchestrator-testbed").join(format!("clients-{:016x}", pins.finish())))
-}
-
 fn make(cache: &Path) -> Result<(), String> {
-    let failed = |error: std::io::Error| error.to_string();
-    fs::remove_dir_all(cache).map_err(failed)?;
-    let (packages, unpacked) = (cache.join("packages"), cache.join("debian"));
-    fs::create_dir_all(&packages).map_err(failed)?;
-    fs::create_dir_all(&unpacked).map_err(failed)?;
+    cache::remove(cache)?;
+    cache::make_directory(cache)?;
     let venv = cache.join("venv");
-    run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-    run(Command::new(venv.join("bin/python"))
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args(PYTHON_PACKAGES))?;
-    let download = || {
-        let mut command = Command::new("apt-get");
-        command.arg("download").args(DEBIAN_PACKAGES).current_dir(&packages);
-        command
-    };
-    if run(&mut download()).is_err() {
-        // The package lists may be missing or old.
-        run(Command::new("apt-get").args(["update", "-qq"]))?;
-        run(&mut download())?;
-    }
-    for package in fs::read_dir(&packages).map_err(failed)? {
-        let package = package.map_err(failed)?.path();
-        run(Command::new("dpkg-deb").arg("-x").arg(package).arg(&unpacked))?;
-    }
-    fs::remove_dir_all(&packages).map_err(failed)?;
-    fs::write(cache.join(FINISHED), "").map_err(failed)
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?} did not start: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{command:?} ended with {}: {}", output.status, text.trim()))
+    cache::run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    cache::run(
+        Command::new(venv.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            .args(PYTHON_PACKAGES),
+    )?;
+    cache::unpack_debian(DEBIAN_PACKAGES, &cache.join("debian"))?;
+    fs::write(cache.join(FINISHED), "").map_err(|error| error.to_string())
 }

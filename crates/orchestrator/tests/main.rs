@@ -18,4 +18,6 @@ mod golden;
 mod jobs;
 mod market;
 mod promises;
+#[cfg(any(feature = "kafka", feature = "redis"))]
+mod servers;
 mod sla;

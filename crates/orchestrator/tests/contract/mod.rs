@@ -13,6 +13,8 @@ mod notification;
 mod provider;
 mod provider_crash;
 mod queue;
+#[cfg(feature = "redis")]
+mod redis;
 mod scheduler;
 mod settlement;
 mod sqlite;
