@@ -133,7 +133,8 @@ impl Bare {
     }
 
     async fn complete(self: Arc<Self>, id: String) -> Result<(), Fault> {
-        let claim = doc! { "$set": { "state": "running" }, "$unset": { "due": "" }, "$inc": { "token": 1_i64 } };
+        let claim =
+            doc! { "$set": { "state": "running" }, "$unset": { "due": "" }, "$inc": { "token": 1_i64 } };
         self.jobs.update_one(doc! { "_id": &id, "state": "created" }, claim).await?;
         let done = doc! { "$set": { "state": "completed" } };
         self.jobs.update_one(doc! { "_id": &id, "token": 1_i64 }, done).await?;

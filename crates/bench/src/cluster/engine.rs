@@ -12,7 +12,7 @@ use orchestrator::{
         clock::{SystemClock, SystemEntropy},
         db::mongodb::{MongoDatabase, MongoSettings},
         job_queue::{SqsJobQueue, SqsJobQueueSettings},
-        queue::{SqsQueue, QueueAttributes},
+        queue::{QueueAttributes, SqsQueue},
     },
     controller::worker::{HintConsumer, HintSettings},
     core::{
@@ -58,7 +58,8 @@ impl JobHandler for Noop {
 
 /// One round.
 pub(super) async fn round(args: &Args, name: &str, workers: usize) -> Result<Round, Fault> {
-    let database = MongoDatabase::open(MongoSettings::new(&args.mongodb, format!("{name}-{workers}"))).await?;
+    let database =
+        MongoDatabase::open(MongoSettings::new(&args.mongodb, format!("{name}-{workers}"))).await?;
     database.connect(schema::ALL).await?;
     let aws = AwsSettings {
         endpoint: args.aws_endpoint.clone(),

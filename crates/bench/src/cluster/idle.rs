@@ -59,7 +59,9 @@ pub(super) async fn operations_a_second(args: &Args, name: &str) -> Result<f64, 
 async fn watch(port: u16, seconds: u64) -> Result<f64, Fault> {
     let base = format!("http://127.0.0.1:{port}");
     let began = Instant::now();
-    while reqwest::get(format!("{base}/health/ready")).await.map_or(true, |answer| !answer.status().is_success())
+    while reqwest::get(format!("{base}/health/ready"))
+        .await
+        .map_or(true, |answer| !answer.status().is_success())
     {
         if began.elapsed() > Duration::from_secs(60) {
             return Err("the replica did not become ready".into());

@@ -83,8 +83,6 @@ async fn all(args: &Args, name: &str) -> Result<Vec<Row>, Fault> {
     let last = rounds.last().map_or(0.0, |(_, ours, limit)| ours.rate / limit.rate);
     rows.push(Row::new("cluster: share of the bare servers' rate at 256 workers", last, "").at_least(0.9));
     let operations = idle::operations_a_second(args, name).await?;
-    rows.push(
-        Row::new("cluster: database operations of an idle replica", operations, "1/s").at_most(1.0),
-    );
+    rows.push(Row::new("cluster: database operations of an idle replica", operations, "1/s").at_most(1.0));
     Ok(rows)
 }

@@ -107,7 +107,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let vault: Arc<dyn Vault> = Arc::new(AesVault::new(&vault_key, entropy.clone()));
 
     check_vault(database.as_ref(), database.as_ref(), vault.as_ref()).await?;
-    let cloud = backends::Cloud::open(config).await?;
+    let cloud = backends::Cloud::open(config, &clock).await?;
     let base =
         backends::Base { config, cloud: &cloud, database: &database, clock: &clock, entropy: &entropy };
     let queue = base.queue().await?;
