@@ -128,3 +128,9 @@ async fn over_the_memory_database() {
 async fn over_the_sqlite_database() {
     suite(|| async { over(Bed::sqlite().await).await }, poison).await;
 }
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn over_mongodb() {
+    suite(|| async { over(Bed::mongodb().await).await }, poison).await;
+}

@@ -177,3 +177,9 @@ async fn over_the_memory_database() {
 async fn over_the_sqlite_database() {
     suite(|| async { over(Bed::sqlite().await).await }).await;
 }
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn over_mongodb() {
+    suite(|| async { over(Bed::mongodb().await).await }).await;
+}
