@@ -117,6 +117,17 @@ async fn over_the_sqlite_database() {
     suite(make).await;
 }
 
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn over_mongodb() {
+    let make = || async {
+        let bed = Bed::mongodb().await;
+        let cron = cron(&bed);
+        (bed, cron)
+    };
+    suite(make).await;
+}
+
 #[tokio::test]
 async fn runners_over_the_memory_database() {
     runners(Bed::memory().await).await;
@@ -125,6 +136,12 @@ async fn runners_over_the_memory_database() {
 #[tokio::test]
 async fn runners_over_the_sqlite_database() {
     runners(Bed::sqlite().await).await;
+}
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn runners_over_mongodb() {
+    runners(Bed::mongodb().await).await;
 }
 
 #[tokio::test]

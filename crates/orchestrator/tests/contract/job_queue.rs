@@ -178,3 +178,9 @@ mod at_sqs {
         assert_eq!(jobs.dead_letters().await.unwrap(), 0);
     }
 }
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn over_mongodb() {
+    suite(|| async { over(Bed::mongodb().await).await }, poison).await;
+}

@@ -9,6 +9,8 @@ mod database;
 mod database_model;
 mod event_bus;
 mod job_queue;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 mod notification;
 mod provider;
 mod provider_crash;

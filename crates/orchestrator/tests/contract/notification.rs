@@ -88,6 +88,12 @@ async fn over_the_sqlite_database() {
     suite(notifier(&Bed::sqlite().await, false)).await;
 }
 
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn over_mongodb() {
+    suite(notifier(&Bed::mongodb().await, false)).await;
+}
+
 #[tokio::test]
 async fn webhooks_get_json_after_a_restart_and_a_bounded_number_of_attempts() {
     let bed = Bed::sqlite().await;

@@ -309,3 +309,9 @@ mod at_sqs {
         assert!(!depths.near_limit());
     }
 }
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn over_mongodb() {
+    suite(|| async { over(Bed::mongodb().await).await }).await;
+}

@@ -77,19 +77,22 @@ impl Time {
     }
 }
 
+/// What must live as long as a database does.
+pub type Keep = Option<Box<dyn std::any::Any + Send + Sync>>;
+
 /// A database with the schema, and a clock.
 pub struct Bed {
     /// Empty.
     pub database: Arc<dyn DatabaseClient>,
     /// Stands still.
     pub clock: ManualClock,
-    _directory: Option<tempfile::TempDir>,
+    _keep: Keep,
 }
 
 impl Bed {
-    fn over(database: Arc<dyn DatabaseClient>, directory: Option<tempfile::TempDir>) -> Self {
+    fn over(database: Arc<dyn DatabaseClient>, keep: Keep) -> Self {
         let clock = ManualClock::new(Timestamp(1_000_000_000_000_000));
-        Self { database, clock, _directory: directory }
+        Self { database, clock, _keep: keep }
     }
 
     /// How time passes.
@@ -107,7 +110,14 @@ impl Bed {
         let directory = tempfile::tempdir().unwrap();
         let database = SqliteDatabase::open(&directory.path().join("db"), Options::default()).unwrap();
         database.connect(schema::ALL).await.unwrap();
-        Self::over(database, Some(directory))
+        Self::over(database, Some(Box::new(directory)))
+    }
+
+    /// On a server.
+    #[cfg(feature = "mongodb")]
+    pub async fn mongodb() -> Self {
+        let (database, keep) = super::mongodb::connected().await;
+        Self::over(database, Some(Box::new(keep)))
     }
 
     /// A queue service over the database; each has its own entropy, as each process has.
