@@ -27,6 +27,7 @@ use crate::{
     core::{
         client::{
             cache::CacheClient,
+            changes::ChangeSource,
             clock::{Clock, Entropy},
             database::DatabaseClient,
             event_bus::{EventBusClient, EventFeed},
@@ -80,6 +81,15 @@ fn lacking(what: &str) -> Error {
 
 /// The database, with its schema.
 pub async fn database(config: &Config) -> Result<Arc<dyn DatabaseClient>> {
+    Ok(open_database(config).await?.0)
+}
+
+/// The database, with its schema, and what tells of other processes' changes, where there are others.
+pub async fn open_database(
+    config: &Config,
+) -> Result<(Arc<dyn DatabaseClient>, Option<Arc<dyn ChangeSource>>)> {
+    #[cfg_attr(not(feature = "mongodb"), expect(unused_mut, reason = "only a shared database sets it"))]
+    let mut changes: Option<Arc<dyn ChangeSource>> = None;
     let database: Arc<dyn DatabaseClient> = match config.database.backend {
         DatabaseBackend::Sqlite => {
             SqliteDatabase::open(&config.data.dir.join("orchestrator.db"), Options::default())?
@@ -87,13 +97,15 @@ pub async fn database(config: &Config) -> Result<Arc<dyn DatabaseClient>> {
         #[cfg(feature = "mongodb")]
         DatabaseBackend::Mongodb => {
             let settings = MongoSettings::new(&config.database.url, &config.database.name);
-            MongoDatabase::open(settings).await?
+            let mongodb = MongoDatabase::open(settings).await?;
+            changes = Some(mongodb.clone());
+            mongodb
         }
         #[cfg(not(feature = "mongodb"))]
         DatabaseBackend::Mongodb => return Err(lacking("database.backend = \"mongodb\"")),
     };
     database.connect(schema::ALL).await?;
-    Ok(database)
+    Ok((database, changes))
 }
 
 /// What several ports at AWS share: one client of each service for the whole process.

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     config::Config,
     controller::worker::{
-        Driver, DriverSettings, HintConsumer, HintSettings, Leader, Relay, RelayPorts, RelaySettings,
-        TriggerConsumer, TriggerRegistry, TriggerSettings, leader, prober,
+        ChangeFollower, Driver, DriverSettings, HintConsumer, HintSettings, Leader, Relay, RelayPorts,
+        RelaySettings, TriggerConsumer, TriggerRegistry, TriggerSettings, leader, prober,
     },
     core::{
         client::lease::Lease,
@@ -86,6 +86,12 @@ pub(super) async fn start(
         let (stop, schedules) = (stop.clone(), clients.schedules.clone());
         async move { schedules.run(stop).await }
     }));
+    if let Some(source) = &clients.change_source {
+        let (offerings, wake) = (clients.changes.clone(), clients.wake.clone());
+        let follower =
+            ChangeFollower::new(source.clone(), offerings, wake, clients.clock.clone(), clients.hinted);
+        tasks.push(tokio::spawn(follower.run(stop.clone())));
+    }
     if let Some(feed) = &clients.feed_task {
         tasks.push(tokio::spawn(feed.clone().run(stop.clone())));
     }

@@ -24,6 +24,7 @@ use crate::{
     core::{
         client::{
             cache::CacheClient,
+            changes::ChangeSource,
             clock::{Clock, Entropy},
             database::{Committer, DatabaseClient},
             event_bus::{EventBusClient, EventFeed},
@@ -71,6 +72,8 @@ pub struct Clients {
     pub work: Work,
     pub wake: Arc<Wake>,
     pub changes: ChangeFeed,
+    /// What tells of other replicas' changes, where there are others.
+    pub change_source: Option<Arc<dyn ChangeSource>>,
     pub vault: Arc<dyn Vault>,
     pub cache: Arc<dyn CacheClient>,
     pub storage: Arc<dyn StorageClient>,
@@ -101,7 +104,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         // One process alone may open the data directory, so it goes on with its own leases at once.
         false => "embedded".to_owned(),
     };
-    let database = backends::database(config).await?;
+    let (database, change_source) = backends::open_database(config).await?;
     let ids = IdGenerator::new(clock.clone(), entropy.clone());
     let vault_key = secret::vault_key(config, entropy.as_ref())?;
     let vault: Arc<dyn Vault> = Arc::new(AesVault::new(&vault_key, entropy.clone()));
@@ -169,6 +172,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         work,
         wake,
         changes,
+        change_source,
         vault,
         storage,
         queue,

@@ -1,6 +1,7 @@
 //! The background: the driver of the job engine, the consumer of triggers and the relay of the outbox. Each is a loop that
 //! ends when its shutdown token is cancelled; each can be stepped by a test.
 
+pub mod changes;
 pub mod driver;
 pub mod feed;
 pub mod hints;
@@ -12,6 +13,7 @@ pub mod trigger;
 pub mod trigger_consumer;
 pub mod visibility;
 
+pub use changes::ChangeFollower;
 pub use driver::{Driver, DriverSettings};
 pub use feed::OutboxFeed;
 pub use hints::{HintConsumer, HintSettings};

@@ -2,6 +2,7 @@
 //! has a contract suite that every implementation passes.
 
 pub mod cache;
+pub mod changes;
 pub mod clock;
 pub mod damaged;
 pub mod database;

@@ -24,6 +24,7 @@ mod filter;
 mod layout;
 mod statement;
 mod transaction;
+mod watch;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
