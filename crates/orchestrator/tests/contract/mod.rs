@@ -18,3 +18,4 @@ mod settlement;
 mod sqlite;
 mod storage;
 mod support;
+mod visibility;
