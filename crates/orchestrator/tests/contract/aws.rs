@@ -83,3 +83,26 @@ mod sqs {
 
 #[cfg(feature = "sqs")]
 pub use sqs::{queue, raw, raw_send, url};
+
+/// A bucket that a test has for itself, and an SDK client that knows nothing of ours.
+#[cfg(feature = "s3")]
+pub async fn bucket(clients: &AwsClients) -> (aws_sdk_s3::Client, String) {
+    use aws_sdk_s3::{
+        config::{BehaviorVersion, Credentials, Region},
+        types::{BucketLocationConstraint, CreateBucketConfiguration},
+    };
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .region(Region::new(REGION))
+        .force_path_style(true)
+        .endpoint_url(endpoint());
+    let raw = aws_sdk_s3::Client::from_conf(config.build());
+    let name = clients.name("data");
+    let place = CreateBucketConfiguration::builder()
+        .location_constraint(BucketLocationConstraint::from(REGION))
+        .build();
+    raw.create_bucket().bucket(&name).create_bucket_configuration(place).send().await.unwrap();
+    (raw, name)
+}

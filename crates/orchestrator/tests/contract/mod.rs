@@ -22,3 +22,4 @@ mod settlement;
 mod sqlite;
 mod storage;
 mod support;
+mod visibility;

@@ -28,7 +28,7 @@ use crate::{
 /// The unit of rates.
 const MINUTE: Micros = Micros::from_secs(60);
 /// The statement that lets schedules send to a queue.
-const SID: &str = "orchestrator-schedules";
+pub(crate) const SID: &str = "orchestrator-schedules";
 
 /// Schedules at EventBridge.
 pub struct EventBridgeCron {
@@ -55,7 +55,7 @@ pub fn rate_expression(every: Micros) -> Result<String, String> {
 }
 
 /// The time that a rate stands for; `None` for another kind of schedule.
-fn parse_rate(expression: &str) -> Option<Micros> {
+pub(crate) fn parse_rate(expression: &str) -> Option<Micros> {
     let (count, unit) = expression.strip_prefix("rate(")?.strip_suffix(')')?.split_once(' ')?;
     let seconds = match unit.trim_end_matches('s') {
         "minute" => 60,

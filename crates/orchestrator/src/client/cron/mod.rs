@@ -2,7 +2,7 @@
 //! one leader among the replicas. Recurring ones at EventBridge.
 
 #[cfg(feature = "eventbridge")]
-mod event_bridge;
+pub(crate) mod event_bridge;
 mod local;
 mod once;
 pub(crate) mod row;

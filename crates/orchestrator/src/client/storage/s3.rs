@@ -15,7 +15,7 @@ use aws_sdk_s3::{
     operation::upload_part::UploadPartOutput,
     presigning::PresigningConfig,
     primitives::{ByteStream as Body, DateTime},
-    types::{CompletedMultipartUpload, CompletedPart},
+    types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
 };
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -117,7 +117,9 @@ impl S3Storage {
 
     /// Uploads `first` and what follows in parts.
     async fn put_parts(&self, key: String, first: Bytes, mut rest: Parts) -> Result<u64, StorageError> {
-        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(&key).send().await;
+        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(&key);
+        // The parts' own checksums are those of the whole, so that S3 checks what it puts together.
+        let create = create.checksum_algorithm(ChecksumAlgorithm::Crc32).send().await;
         let created = create.map_err(|error| self.failed("s3:PutObject", error))?;
         let id = created.upload_id.unwrap_or_default();
         let upload = Upload { client: self.client.clone(), bucket: self.bucket.clone(), key, id, open: true };
@@ -180,7 +182,8 @@ struct Upload {
 impl Upload {
     async fn part(&self, number: i32, bytes: Bytes) -> Result<CompletedPart, AwsError> {
         let upload = self.client.upload_part().bucket(&self.bucket).key(&self.key).upload_id(&self.id);
-        let done = upload.part_number(number).body(Body::from(bytes)).send().await;
+        let upload = upload.part_number(number).checksum_algorithm(ChecksumAlgorithm::Crc32);
+        let done = upload.body(Body::from(bytes)).send().await;
         let UploadPartOutput { e_tag, checksum_crc32, .. } =
             done.map_err(|error| AwsError::new("s3:PutObject", error))?;
         let part = CompletedPart::builder().part_number(number);
