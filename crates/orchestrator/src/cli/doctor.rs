@@ -35,7 +35,7 @@ pub async fn run(args: &DoctorArgs) -> Outcome {
         output::table(&["what", "state", "answer", "where", "version"], rows.collect(), "nothing to ask")?;
         for checkup in &checkups {
             for finding in &checkup.findings {
-                output::line(&format!("\n{}: {}\n  fix: {}", checkup.name, finding.problem, finding.fix))?;
+                output::line(&format!("\n{}: {}\n  fix: {}", checkup.name, finding.what, finding.fix))?;
             }
         }
     }

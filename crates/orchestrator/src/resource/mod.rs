@@ -4,6 +4,8 @@
 pub mod aws;
 pub mod check;
 pub mod embedded;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 
 use async_trait::async_trait;
 
