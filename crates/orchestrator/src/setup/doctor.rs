@@ -155,9 +155,8 @@ fn mongodb(config: &Config) -> BoxFuture<'static, Checkup> {
         if let Some(reason) = found.unusable {
             answer.find("it can't keep what the daemon needs", reason);
         }
-        if !found.drift.is_empty() {
-            let all = found.drift.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            answer.find(all, "run `orchestrator setup`");
+        for drift in &found.drift {
+            answer.find(drift.to_string(), "run `orchestrator setup`");
         }
         if !found.missing_permissions.is_empty() {
             let all = found.missing_permissions.join(", ");

@@ -32,6 +32,7 @@ use crate::{
 /// When it can't even be looked at.
 pub async fn plan(config: &Config) -> Result<Plan> {
     let mut plan = data_dir(config).plan()?;
+    plan.steps.extend(DataDir::new(Settlement::directory(config), &[]).plan()?.steps);
     for resource in remote(config).await? {
         plan.steps.extend(resource.plan().await?.steps);
     }
@@ -39,7 +40,7 @@ pub async fn plan(config: &Config) -> Result<Plan> {
 }
 
 pub(super) fn data_dir(config: &Config) -> DataDir {
-    DataDir::new(&config.data.dir, &["storage", "chain", "provider"])
+    DataDir::new(&config.data.dir, &["storage", "provider"])
 }
 
 /// What is needed at services elsewhere.
@@ -66,6 +67,8 @@ async fn remote(config: &Config) -> Result<Vec<Arc<dyn RemoteResource>>> {
 pub async fn apply(config: &Config) -> Result<Plan> {
     let directory = data_dir(config);
     let mut done = directory.apply()?;
+    let settlement = DataDir::new(Settlement::directory(config), &[]);
+    done.steps.extend(settlement.apply()?.steps);
     let _lock = directory.lock()?;
     secret::vault_key(config, &SystemEntropy)?;
     if config.provider.cohosted {
