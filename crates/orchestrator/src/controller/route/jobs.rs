@@ -6,7 +6,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    caller::{Caller, Posted, operator},
+    caller::{Caller, Posted},
     etag::tagged,
     page::{PageQuery, PageView},
     params::{Named, Params},
@@ -141,7 +141,7 @@ async fn cancel_job(
 /// The triggers of this process and what they did.
 #[utoipa::path(get, path = "/triggers", tag = "jobs", responses((status = 200, body = PageView<TriggerView>)))]
 async fn list_triggers(State(state): State<ApiState>, caller: Caller) -> Result<Json<PageView<TriggerView>>> {
-    operator(&caller.call)?;
+    caller.call.operators_only("see triggers")?;
     Ok(Json(PageView::new(state.triggers.statuses(), None)))
 }
 
@@ -154,7 +154,7 @@ async fn fire_trigger(
     Named(name): Named<String>,
     posted: Posted<Nothing>,
 ) -> Result<Json<ReportView>> {
-    operator(&posted.call)?;
+    posted.call.operators_only("fire triggers")?;
     let fire = || async {
         let report = state.triggers.fire(&name).await?;
         let mut changes = Changeset::new();

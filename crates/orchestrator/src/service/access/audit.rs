@@ -7,7 +7,7 @@ use crate::{
         database::{Cursor, Filter, Query, Reader, ReaderExt, Sort, Stored},
         schema,
     },
-    error::{Error, ErrorCode, Result},
+    error::Result,
     service::work::{AuditEntry, Call},
 };
 
@@ -34,9 +34,7 @@ impl AuditService {
         limit: usize,
         after: Option<Cursor>,
     ) -> Result<(Vec<Stored<AuditEntry>>, Option<Cursor>)> {
-        if !call.principal.is_operator() {
-            return Err(Error::new(ErrorCode::Forbidden, "only operators read the audit log"));
-        }
+        call.operators_only("read the audit log")?;
         let filter = subject.map_or(Filter::All, |subject| Filter::eq("subject", subject));
         let query =
             Query::new(schema::AUDIT).filter(filter).sort(Sort::IdDescending).limit(limit).after(after);

@@ -150,13 +150,17 @@ pub(in crate::service) async fn visible(
     id: AllocationId,
 ) -> Result<Stored<Allocation>> {
     let stored = load(work, id).await?;
-    let allowed = match call.principal {
+    if may_see(call, &stored.value) { Ok(stored) } else { Err(Error::not_found("allocation", id)) }
+}
+
+/// Whether the caller may know of the allocation: its consumer, its provider and operators may.
+pub(in crate::service) fn may_see(call: &Call, allocation: &Allocation) -> bool {
+    match call.principal {
         Principal::Operator(_) | Principal::System => true,
-        Principal::Consumer(consumer) => stored.value.consumer == consumer,
-        Principal::Provider(provider) => stored.value.provider == provider,
+        Principal::Consumer(consumer) => allocation.consumer == consumer,
+        Principal::Provider(provider) => allocation.provider == provider,
         Principal::Oracle(_) => false,
-    };
-    if allowed { Ok(stored) } else { Err(Error::not_found("allocation", id)) }
+    }
 }
 
 /// The allocation, for the consumer that owns it or an operator.

@@ -2,14 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlockStore, ChainTip, Quarantined};
+use super::{BlockStore, ChainTip, Quarantined, prove::validity_proof};
 use crate::{
     core::{
         client::{
             database::{Changeset, Cursor, Expect, Filter, Query, ReaderExt, Sort, Stored},
             schema,
         },
-        market::{block::Block, event::Audience, state::Record, terms::DomainId},
+        madara::settlement::BlockProof,
+        market::{
+            block::{Block, BlockState},
+            event::Audience,
+            state::Record,
+            terms::DomainId,
+        },
     },
     error::{Error, ErrorCode, Result},
     service::{
@@ -35,6 +41,17 @@ pub struct RecordPage {
     pub records: Vec<Record>,
     /// Where to go on; `None` at the end.
     pub next: Option<usize>,
+}
+
+/// Which proof of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProofKind {
+    /// That its records, executed again, lead from the parent's state to its own.
+    #[default]
+    Reexecution,
+    /// A succinct one.
+    Validity,
 }
 
 /// What resuming came to; `id` names the domain for the audit log.
@@ -101,6 +118,27 @@ impl BlockService {
         Ok(RecordPage { from, records, next: (end < all.len()).then_some(end) })
     }
 
+    /// The proof that a block follows from its parent.
+    ///
+    /// # Errors
+    /// Not found, also while the block is not proved yet; [`ErrorCode::NotSupported`] for validity proofs.
+    pub async fn proof(
+        &self,
+        call: &Call,
+        domain: &DomainId,
+        number: u64,
+        kind: ProofKind,
+    ) -> Result<BlockProof> {
+        let block = self.get(call, domain, number).await?;
+        match kind {
+            ProofKind::Validity => validity_proof(&block.header),
+            ProofKind::Reexecution if block.state < BlockState::Proven => {
+                Err(Error::new(ErrorCode::NotFound, "the block is not proved yet"))
+            }
+            ProofKind::Reexecution => self.store.proof(&block).await,
+        }
+    }
+
     /// What no block could carry, newest last; for operators.
     ///
     /// # Errors
@@ -112,7 +150,7 @@ impl BlockService {
         limit: usize,
         after: Option<Cursor>,
     ) -> Result<(Vec<Quarantined>, Option<Cursor>)> {
-        operators_only(call)?;
+        call.operators_only("see what no block could carry")?;
         let query = Query::new(schema::QUARANTINED)
             .filter(Filter::eq("marker.domain", domain.as_str()))
             .limit(limit.clamp(1, 1_000))
@@ -126,7 +164,7 @@ impl BlockService {
     /// # Errors
     /// [`ErrorCode::Forbidden`]; [`ErrorCode::InvalidState`] when it has not stopped.
     pub async fn resume(&self, call: &Call, domain: &DomainId) -> Result<Answer<Resumed>> {
-        operators_only(call)?;
+        call.operators_only("let sealing go on")?;
         self.work
             .run(call, "block.resume", || async {
                 let Stored { version, value: mut tip } = self.store.tip(domain).await?;
@@ -157,7 +195,7 @@ impl BlockService {
     /// # Errors
     /// [`ErrorCode::Forbidden`]; not found.
     pub async fn retry(&self, call: &Call, id: &str) -> Result<Answer<UnsealedMarker>> {
-        operators_only(call)?;
+        call.operators_only("put a quarantined item back")?;
         self.work
             .run(call, "block.retry", || async {
                 let found = self.work.reader.load::<Quarantined>(id).await?;
@@ -177,11 +215,4 @@ impl BlockService {
     pub async fn tip(&self, _call: &Call, domain: &DomainId) -> Result<ChainTip> {
         Ok(self.store.tip(domain).await?.value)
     }
-}
-
-fn operators_only(call: &Call) -> Result<()> {
-    if call.principal.is_operator() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::Forbidden, "only operators decide how sealing goes on"))
 }

@@ -19,6 +19,9 @@ use crate::{
     service::work::{Call, Draft, Work},
 };
 
+/// What operators alone may do with jobs.
+pub(super) const JOBS: &str = "see jobs and decide about them";
+
 /// Longest page of a list.
 const MAX_PAGE: usize = 1_000;
 
@@ -73,7 +76,7 @@ impl JobService {
         limit: usize,
         after: Option<Cursor>,
     ) -> Result<(Vec<Job>, Option<Cursor>)> {
-        operators_only(call)?;
+        call.operators_only(JOBS)?;
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(Error::field("limit", format!("give a limit from 1 to {MAX_PAGE}")));
         }
@@ -101,7 +104,7 @@ impl JobService {
     /// # Errors
     /// [`ErrorCode::Forbidden`], [`ErrorCode::NotFound`], database errors.
     pub async fn show(&self, call: &Call, id: JobId) -> Result<Job> {
-        operators_only(call)?;
+        call.operators_only(JOBS)?;
         Ok(self.load(id).await?.value)
     }
 
@@ -149,7 +152,7 @@ impl JobService {
     /// # Errors
     /// [`ErrorCode::Forbidden`], database errors.
     pub async fn counts(&self, call: &Call) -> Result<JobCounts> {
-        operators_only(call)?;
+        call.operators_only(JOBS)?;
         let mut counts = JobCounts::default();
         for state in JobState::ALL {
             let in_state = Filter::eq("state", state.as_str());
@@ -179,7 +182,7 @@ impl JobService {
     where
         F: Fn(&mut Job, Timestamp) -> Result<()> + Send + Sync,
     {
-        operators_only(call)?;
+        call.operators_only(JOBS)?;
         let compute = || async {
             let Stored { version, value: mut job } = self.load(id).await?;
             let now = self.work.now();
@@ -201,13 +204,6 @@ pub(super) fn start_again(job: &mut Job, now: Timestamp) -> Result<()> {
     job.polling_since = None;
     job.updated_at = now;
     Ok(())
-}
-
-pub(super) fn operators_only(call: &Call) -> Result<()> {
-    if call.principal.is_operator() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::Forbidden, "jobs are for operators; use an operator's key"))
 }
 
 fn move_on(job: &Job, event: JobEvent) -> Result<JobState> {

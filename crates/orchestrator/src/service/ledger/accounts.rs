@@ -136,9 +136,7 @@ impl AccountService {
     /// # Errors
     /// [`ErrorCode::Forbidden`] unless an operator calls; an invalid field; what the settlement layer refuses.
     pub async fn deposit(&self, call: &Call, key: AccountKey, amount: Amount) -> Result<DepositReceipt> {
-        if !call.principal.is_operator() {
-            return Err(Error::new(ErrorCode::Forbidden, "only operators book deposits on the local chain"));
-        }
+        call.operators_only("book deposits on the local chain")?;
         if !matches!(key, AccountKey::Consumer(_) | AccountKey::Provider(_)) {
             return Err(Error::field("account", "deposits go to `consumer:<id>` or `provider:<id>`"));
         }
@@ -273,9 +271,7 @@ impl AccountService {
     /// # Errors
     /// [`ErrorCode::Forbidden`] unless an operator calls; database errors.
     pub async fn audit(&self, call: &Call, domain: &DomainId) -> Result<LedgerAudit> {
-        if !call.principal.is_operator() {
-            return Err(Error::new(ErrorCode::Forbidden, "only operators audit the whole ledger"));
-        }
+        call.operators_only("audit the whole ledger")?;
         let accounts = self.work.reader.list_all::<Account>(Filter::eq("domain", domain.as_str())).await?;
         let mut liabilities = Amount::ZERO;
         for stored in accounts.iter().filter(|stored| !stored.value.key.is_summed()) {

@@ -249,9 +249,7 @@ impl DisputeService {
         decision: Decision,
         reason: &str,
     ) -> Result<Answer<Dispute>> {
-        if !call.principal.is_operator() {
-            return Err(Error::new(ErrorCode::Forbidden, "only operators decide disputes"));
-        }
+        call.operators_only("decide disputes")?;
         if reason.trim().is_empty() || reason.chars().count() > 2_000 {
             return Err(Error::field("reason", "say why in 1 to 2,000 characters"));
         }

@@ -11,7 +11,7 @@ use crate::{
             terms::DomainId,
         },
     },
-    error::{Error, ErrorCode, Result},
+    error::{Error, Result},
     service::{
         outbox,
         work::{Answer, Call, Draft, Work},
@@ -24,7 +24,7 @@ impl MarketService {
     /// # Errors
     /// `Forbidden`; `InvalidField`; those of [`Work::run`].
     pub async fn register_provider(&self, call: &Call, new: NewProvider) -> Result<Answer<Provider>> {
-        operators_only(call, "register providers")?;
+        call.operators_only("register providers")?;
         validate::name("name", &new.name)?;
         validate::adapter(&new.adapter)?;
         let domain = self.domain(new.domain)?;
@@ -71,7 +71,7 @@ impl MarketService {
     /// # Errors
     /// `Forbidden`; database errors.
     pub async fn providers(&self, call: &Call, page: PageRequest) -> Result<Listing<Provider>> {
-        operators_only(call, "list providers")?;
+        call.operators_only("list providers")?;
         list(&self.work, Filter::All, page).await
     }
 
@@ -80,7 +80,7 @@ impl MarketService {
     /// # Errors
     /// `Forbidden`; `InvalidField`; those of [`Work::run`].
     pub async fn register_consumer(&self, call: &Call, new: NewConsumer) -> Result<Answer<Consumer>> {
-        operators_only(call, "register consumers")?;
+        call.operators_only("register consumers")?;
         validate::name("name", &new.name)?;
         let domain = self.domain(new.domain)?;
         let compute = || async {
@@ -115,7 +115,7 @@ impl MarketService {
     /// # Errors
     /// `Forbidden`; database errors.
     pub async fn consumers(&self, call: &Call, page: PageRequest) -> Result<Listing<Consumer>> {
-        operators_only(call, "list consumers")?;
+        call.operators_only("list consumers")?;
         list(&self.work, Filter::All, page).await
     }
 
@@ -132,14 +132,6 @@ impl MarketService {
         let known: Vec<_> = self.settings.domains.iter().map(DomainId::as_str).collect();
         Err(Error::field("domain", format!("this market settles in: {}", known.join(", "))))
     }
-}
-
-/// Refuses everybody but operators and the daemon itself.
-pub(super) fn operators_only(call: &Call, what: &str) -> Result<()> {
-    if call.principal.is_operator() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::Forbidden, format!("only operators may {what}")))
 }
 
 /// One page of a collection, by id.

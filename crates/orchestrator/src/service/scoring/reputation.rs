@@ -1,14 +1,13 @@
 //! Reputations: judged once per unit and day, with the reason of each change.
 
 use async_trait::async_trait;
-use serde::Serialize;
 
 use crate::{
     core::{
-        client::database::{Changeset, DatabaseError, Entity, Filter, Query, ReaderExt, Stored},
+        client::database::{Changeset, DatabaseError, Entity, Query, ReaderExt, Stored},
         market::{
             event::Audience,
-            ids::{OracleId, ProviderId, UnitId},
+            ids::{OracleId, UnitId},
             party::Oracle,
             quantity::Timestamp,
             reputation::{START, after_day, read_day},
@@ -31,17 +30,6 @@ use crate::{
 const HISTORY: usize = 90;
 /// How many missed days are judged at once after a pause; more decay to the same value anyway.
 const CATCH_UP: i64 = 400;
-
-/// A provider's reputation: the mean over its units.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ProviderReputation {
-    /// The provider.
-    pub provider: ProviderId,
-    /// Thousandths of a point, floored.
-    pub millipoints: u32,
-    /// Of how many units.
-    pub units: u64,
-}
 
 /// Shows reputations.
 #[derive(Clone)]
@@ -67,18 +55,6 @@ impl ReputationService {
         let found = self.work.reader.load::<DataUnit>(&id.to_string()).await?;
         let unit = found.ok_or_else(|| Error::not_found("unit", id))?.value;
         Ok(fresh(&unit, 0))
-    }
-
-    /// A provider's reputation; open to everybody with a key.
-    ///
-    /// # Errors
-    /// Database errors.
-    pub async fn of_provider(&self, _call: &Call, id: ProviderId) -> Result<ProviderReputation> {
-        let all = self.work.reader.list_all::<Reputation>(Filter::eq("provider", id.to_string())).await?;
-        let units = all.len() as u64;
-        let sum: u64 = all.iter().map(|r| u64::from(r.value.millipoints)).sum();
-        let mean = sum.checked_div(units).and_then(|m| u32::try_from(m).ok()).unwrap_or(START);
-        Ok(ProviderReputation { provider: id, millipoints: mean, units })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     core::{
         client::{
             database::{Cursor, Entity, Filter, Query, ReaderExt, Sort},
-            storage::{StorageClient, StorageError},
+            storage::StorageClient,
         },
         market::{
             allocation::Allocation,
@@ -24,6 +24,7 @@ use crate::{
     },
     error::{Error, ErrorCode, Result},
     service::{
+        allocation::change::may_see,
         sla::settings::SlaSettings,
         work::{Call, Work},
     },
@@ -173,41 +174,16 @@ impl SlaService {
     /// As [`SlaService::get`]; [`ErrorCode::Unavailable`] when the storage does not answer.
     pub async fn proof(&self, call: &Call, id: VerdictId) -> Result<VerdictProof> {
         let verdict = self.get(call, id).await?;
-        let stream = self
-            .storage
-            .get(&self.settings.evidence_bucket, &verdict.evidence_key)
-            .await
-            .map_err(storage_error)?;
+        let stream = self.storage.get(&self.settings.evidence_bucket, &verdict.evidence_key).await?;
         let bytes: Vec<u8> = stream
             .try_fold(Vec::new(), |mut all, part| async move {
                 all.extend_from_slice(&part);
                 Ok(all)
             })
-            .await
-            .map_err(storage_error)?;
+            .await?;
         let file: EvidenceFile = serde_json::from_slice(&bytes).map_err(Error::internal)?;
         let recomputed = file.judge()?;
         let evidence_root = recomputed.evidence_root;
         Ok(VerdictProof { verdict, file, recomputed, evidence_root })
-    }
-}
-
-/// Storage trouble as the caller sees it.
-pub(super) fn storage_error(error: StorageError) -> Error {
-    if matches!(error, StorageError::Full) {
-        return Error::new(ErrorCode::StorageFull, "the disk of the service is full").because(error);
-    }
-    if error.retryable() {
-        return Error::new(ErrorCode::Unavailable, "the storage does not answer; try again").because(error);
-    }
-    Error::internal(error)
-}
-
-fn may_see(call: &Call, allocation: &Allocation) -> bool {
-    match call.principal {
-        Principal::Operator(_) | Principal::System => true,
-        Principal::Consumer(id) => allocation.consumer == id,
-        Principal::Provider(id) => allocation.provider == id,
-        Principal::Oracle(_) => false,
     }
 }
