@@ -17,3 +17,4 @@ mod jobs;
 mod market;
 mod promises;
 mod sla;
+mod tools;
