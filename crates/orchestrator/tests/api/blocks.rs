@@ -162,7 +162,7 @@ async fn what_could_not_be_sealed_is_seen_and_put_back_by_operators() {
     let market = Settled::new().await;
     let api = &market.api;
     let marker: UnsealedMarker = serde_json::from_value(
-        json!({"id": format!("{}@1", market.unit), "domain": "local", "kind": "unit"}),
+        json!({"id": format!("{}@99", market.unit), "domain": "local", "kind": "unit"}),
     )
     .unwrap();
     let item = Quarantined { marker, reason: "a test".into(), at: api.work.now() };

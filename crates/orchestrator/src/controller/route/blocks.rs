@@ -59,8 +59,7 @@ async fn list_blocks(
 ) -> Result<Json<PageView<BlockView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
     let domain = query.domain.map_or_else(DomainId::local, DomainId);
-    let (blocks, next) = state.blocks.list(&caller.call, &domain, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(blocks, next)))
+    Ok(Json(state.blocks.list(&caller.call, &domain, page.request()?).await?.into()))
 }
 
 /// One block.
@@ -139,8 +138,7 @@ async fn list_quarantined(
 ) -> Result<Json<PageView<QuarantinedView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
     let domain = query.domain.map_or_else(DomainId::local, DomainId);
-    let (items, next) = state.blocks.quarantined(&caller.call, &domain, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(items, next)))
+    Ok(Json(state.blocks.quarantined(&caller.call, &domain, page.request()?).await?.into()))
 }
 
 /// Puts a quarantined item back, to be sealed with what waits for it; for operators.

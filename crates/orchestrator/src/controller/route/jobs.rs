@@ -69,8 +69,7 @@ async fn list_jobs(
 ) -> Result<Json<PageView<JobView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
     let filter = JobFilter { kind: query.kind, state: query.state, subject: query.subject };
-    let (jobs, next) = state.jobs.list(&caller.call, filter, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(jobs, next)))
+    Ok(Json(state.jobs.list(&caller.call, filter, page.request()?).await?.into()))
 }
 
 /// How many jobs there are, by state and kind.

@@ -83,7 +83,7 @@ pub enum DatabaseError {
         #[source]
         source: serde_json::Error,
     },
-    /// The disk is full; nothing was written.
+    /// The disk is full, or takes no more: nothing was written.
     #[error("the database's disk is full")]
     Full,
     /// The database can't be reached, or is closed.

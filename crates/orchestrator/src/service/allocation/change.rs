@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{
     core::{
         client::{
-            database::{Changeset, Filter, ReaderExt, Stored},
+            database::{Changeset, Filter, ReaderExt, Sort, Stored},
             schema,
         },
         market::{
@@ -20,8 +20,8 @@ use crate::{
     service::{
         allocation::{AllocationQuery, AllocationService},
         ledger::{UnsealedKind, UnsealedMarker},
-        market::{Listing, PageRequest},
         outbox,
+        page::{self, Listing, PageRequest},
         work::{Call, Work},
     },
 };
@@ -134,7 +134,7 @@ impl AllocationService {
                 filter = filter.and(Filter::eq(field, value));
             }
         }
-        crate::service::market::list(&self.work, filter, page).await
+        page::list(self.work.reader.as_ref(), filter, Sort::Id, page).await
     }
 
     /// The allocation, for the consumer that owns it or an operator.

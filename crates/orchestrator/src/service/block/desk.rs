@@ -6,7 +6,7 @@ use super::{BlockStore, ChainTip, Quarantined, prove::validity_proof};
 use crate::{
     core::{
         client::{
-            database::{Changeset, Cursor, Expect, Filter, Query, ReaderExt, Sort, Stored},
+            database::{Changeset, Expect, Filter, ReaderExt, Sort, Stored},
             schema,
         },
         madara::settlement::BlockProof,
@@ -21,6 +21,7 @@ use crate::{
     service::{
         ledger::UnsealedMarker,
         outbox,
+        page::{Listing, PageRequest, list},
         work::{Answer, Call, Draft, Work},
     },
 };
@@ -74,20 +75,9 @@ impl BlockService {
     ///
     /// # Errors
     /// Database errors.
-    pub async fn list(
-        &self,
-        _call: &Call,
-        domain: &DomainId,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Block>, Option<Cursor>)> {
-        let query = Query::new(schema::BLOCKS)
-            .filter(Filter::eq("header.domain", domain.as_str()))
-            .sort(Sort::IdDescending)
-            .limit(limit.clamp(1, 1_000))
-            .after(after);
-        let (found, next) = self.store.reader().list::<Block>(query).await?;
-        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
+    pub async fn list(&self, _call: &Call, domain: &DomainId, page: PageRequest) -> Result<Listing<Block>> {
+        let filter = Filter::eq("header.domain", domain.as_str());
+        list(self.store.reader(), filter, Sort::IdDescending, page).await
     }
 
     /// A block by number.
@@ -147,16 +137,11 @@ impl BlockService {
         &self,
         call: &Call,
         domain: &DomainId,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Quarantined>, Option<Cursor>)> {
+        page: PageRequest,
+    ) -> Result<Listing<Quarantined>> {
         call.operators_only("see what no block could carry")?;
-        let query = Query::new(schema::QUARANTINED)
-            .filter(Filter::eq("marker.domain", domain.as_str()))
-            .limit(limit.clamp(1, 1_000))
-            .after(after);
-        let (found, next) = self.work.reader.list::<Quarantined>(query).await?;
-        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
+        let filter = Filter::eq("marker.domain", domain.as_str());
+        list(self.work.reader.as_ref(), filter, Sort::Id, page).await
     }
 
     /// Lets sealing go on after it had stopped because blocks were refused; for operators, who have looked why.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     core::{
         client::{
-            database::{Changeset, Cursor, Document, Filter, Query, ReaderExt, Sort, Stored},
+            database::{Changeset, Document, Filter, Query, ReaderExt, Sort, Stored},
             schema,
         },
         job::{Job, JobEvent, JobKind, JobState, transition},
@@ -16,7 +16,10 @@ use crate::{
         market::{ids::JobId, quantity::Timestamp},
     },
     error::{self, Error, ErrorCode, Result},
-    service::work::{Call, Draft, Work},
+    service::{
+        page::{Listing, PageRequest},
+        work::{Call, Draft, Work},
+    },
 };
 
 /// What operators alone may do with jobs.
@@ -69,14 +72,9 @@ impl JobService {
     ///
     /// # Errors
     /// [`ErrorCode::Forbidden`]; [`ErrorCode::InvalidField`] on a limit out of range; database errors.
-    pub async fn list(
-        &self,
-        call: &Call,
-        filter: JobFilter,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Job>, Option<Cursor>)> {
+    pub async fn list(&self, call: &Call, filter: JobFilter, page: PageRequest) -> Result<Listing<Job>> {
         call.operators_only(JOBS)?;
+        let PageRequest { limit, after } = page;
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(Error::field("limit", format!("give a limit from 1 to {MAX_PAGE}")));
         }
@@ -96,7 +94,7 @@ impl JobService {
                 None
             }
         };
-        Ok((page.documents.into_iter().filter_map(read).collect(), page.next))
+        Ok(Listing { items: page.documents.into_iter().filter_map(read).collect(), next: page.next })
     }
 
     /// One job.

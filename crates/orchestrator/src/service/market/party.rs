@@ -1,9 +1,9 @@
 //! Providers and consumers.
 
-use super::{Listing, MarketService, NewAdapter, NewConsumer, NewProvider, PageRequest, validate};
+use super::{MarketService, NewAdapter, NewConsumer, NewProvider, validate};
 use crate::{
     core::{
-        client::database::{Changeset, Entity, Filter, Query, ReaderExt},
+        client::database::{Changeset, Filter, ReaderExt, Sort},
         market::{
             event::Audience,
             ids::{ConsumerId, ProviderId},
@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     service::{
         outbox,
+        page::{Listing, PageRequest, list},
         work::{Answer, Call, Draft, Work},
     },
 };
@@ -72,7 +73,7 @@ impl MarketService {
     /// `Forbidden`; database errors.
     pub async fn providers(&self, call: &Call, page: PageRequest) -> Result<Listing<Provider>> {
         call.operators_only("list providers")?;
-        list(&self.work, Filter::All, page).await
+        list(self.work.reader.as_ref(), Filter::All, Sort::Id, page).await
     }
 
     /// Registers a consumer; for operators.
@@ -116,7 +117,7 @@ impl MarketService {
     /// `Forbidden`; database errors.
     pub async fn consumers(&self, call: &Call, page: PageRequest) -> Result<Listing<Consumer>> {
         call.operators_only("list consumers")?;
-        list(&self.work, Filter::All, page).await
+        list(self.work.reader.as_ref(), Filter::All, Sort::Id, page).await
     }
 
     pub(super) async fn stored_provider(&self, id: ProviderId) -> Result<Provider> {
@@ -132,17 +133,6 @@ impl MarketService {
         let known: Vec<_> = self.settings.domains.iter().map(DomainId::as_str).collect();
         Err(Error::field("domain", format!("this market settles in: {}", known.join(", "))))
     }
-}
-
-/// One page of a collection, by id.
-pub(in crate::service) async fn list<T: Entity>(
-    work: &Work,
-    filter: Filter,
-    page: PageRequest,
-) -> Result<Listing<T>> {
-    let query = Query::new(T::COLLECTION).filter(filter).limit(page.limit.clamp(1, 1_000)).after(page.after);
-    let (items, next) = work.reader.list::<T>(query).await?;
-    Ok(Listing { items: items.into_iter().map(|stored| stored.value).collect(), next })
 }
 
 fn registered(changes: &mut Changeset, work: &Work, kind: &str, id: &str) {

@@ -1,14 +1,16 @@
 //! Reputations: judged once per unit and day, with the reason of each change.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 use crate::{
     core::{
-        client::database::{Changeset, DatabaseError, Entity, Query, ReaderExt, Stored},
+        client::database::{Changeset, DatabaseError, Entity, Filter, Query, ReaderExt, Stored},
         market::{
             event::Audience,
-            ids::{OracleId, UnitId},
-            party::Oracle,
+            ids::{OracleId, ProviderId, UnitId},
+            party::{Oracle, Provider},
             quantity::Timestamp,
             reputation::{START, after_day, read_day},
             score::{Reputation, ReputationChange},
@@ -30,6 +32,17 @@ use crate::{
 const HISTORY: usize = 90;
 /// How many missed days are judged at once after a pause; more decay to the same value anyway.
 const CATCH_UP: i64 = 400;
+
+/// A provider's reputation: the mean over its units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderReputation {
+    /// The provider.
+    pub provider: ProviderId,
+    /// Thousandths of a point, floored.
+    pub millipoints: u32,
+    /// Of how many units; those that were not judged yet count with what everybody starts with.
+    pub units: u64,
+}
 
 /// Shows reputations.
 #[derive(Clone)]
@@ -55,6 +68,30 @@ impl ReputationService {
         let found = self.work.reader.load::<DataUnit>(&id.to_string()).await?;
         let unit = found.ok_or_else(|| Error::not_found("unit", id))?.value;
         Ok(fresh(&unit, 0))
+    }
+
+    /// A provider's reputation; open to everybody with a key.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorCode::NotFound`]; database errors.
+    pub async fn of_provider(&self, _call: &Call, id: ProviderId) -> Result<ProviderReputation> {
+        let reader = self.work.reader.as_ref();
+        let known = reader.load::<Provider>(&id.to_string()).await?;
+        known.ok_or_else(|| Error::not_found("provider", id))?;
+        let owned = || Filter::eq("provider", id.to_string());
+        let units = reader.list_all::<DataUnit>(owned()).await?;
+        let judged: BTreeMap<UnitId, u32> = reader
+            .list_all::<Reputation>(owned())
+            .await?
+            .into_iter()
+            .map(|stored| (stored.value.unit, stored.value.millipoints))
+            .collect();
+        let present = units.iter().filter(|unit| unit.value.mode != UnitMode::Decommissioned);
+        let points: Vec<u32> =
+            present.map(|unit| judged.get(&unit.value.id).copied().unwrap_or(START)).collect();
+        let (sum, units) = (points.iter().map(|points| u64::from(*points)).sum::<u64>(), points.len() as u64);
+        let mean = sum.checked_div(units).and_then(|mean| u32::try_from(mean).ok()).unwrap_or(START);
+        Ok(ProviderReputation { provider: id, millipoints: mean, units })
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::{
     core::{
-        client::database::{Changeset, Cursor, Entity, Query, ReaderExt},
+        client::database::{Changeset, Filter, ReaderExt, Sort},
         market::{
             ids::OracleId,
             party::{Oracle, Principal},
@@ -13,7 +13,10 @@ use crate::{
         },
     },
     error::{Error, ErrorCode, Result},
-    service::work::{Answer, Call, Draft, Work},
+    service::{
+        page::{Listing, PageRequest, list},
+        work::{Answer, Call, Draft, Work},
+    },
 };
 
 /// An oracle to register.
@@ -79,19 +82,12 @@ impl OracleService {
     ///
     /// # Errors
     /// [`ErrorCode::Forbidden`]; database errors.
-    pub async fn list(
-        &self,
-        call: &Call,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Oracle>, Option<Cursor>)> {
+    pub async fn list(&self, call: &Call, page: PageRequest) -> Result<Listing<Oracle>> {
         if let Principal::Oracle(id) = call.principal {
-            return Ok((vec![self.get(call, id).await?], None));
+            return Ok(Listing { items: vec![self.get(call, id).await?], next: None });
         }
         call.operators_only("manage oracles")?;
-        let query = Query::new(Oracle::COLLECTION).limit(limit.clamp(1, 1_000)).after(after);
-        let (oracles, next) = self.work.reader.list::<Oracle>(query).await?;
-        Ok((oracles.into_iter().map(|o| o.value).collect(), next))
+        list(self.work.reader.as_ref(), Filter::All, Sort::Id, page).await
     }
 
     /// One oracle; for operators and itself.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     core::{
         client::{
-            database::{Cursor, Entity, Filter, Query, ReaderExt, Sort},
+            database::{Filter, ReaderExt, Sort},
             storage::StorageClient,
         },
         market::{
@@ -25,6 +25,7 @@ use crate::{
     error::{Error, ErrorCode, Result},
     service::{
         allocation::change::may_see,
+        page::{Listing, PageRequest, list},
         sla::settings::SlaSettings,
         work::{Call, Work},
     },
@@ -93,28 +94,21 @@ impl SlaService {
         &self,
         call: &Call,
         id: AllocationId,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<SlaVerdict>, Option<Cursor>)> {
+        page: PageRequest,
+    ) -> Result<Listing<SlaVerdict>> {
         let found = self.work.reader.load::<Allocation>(&id.to_string()).await?;
         let allowed = found.is_some_and(|a| may_see(call, &a.value));
         if !allowed {
             return Err(Error::not_found("allocation", id));
         }
-        self.page(Filter::eq("allocation", id.to_string()), limit, after).await
+        list(self.work.reader.as_ref(), Filter::eq("allocation", id.to_string()), Sort::Id, page).await
     }
 
     /// Verdicts of a unit, oldest first; for its provider and operators. Consumers read its QoS history instead.
     ///
     /// # Errors
     /// [`ErrorCode::Forbidden`]; [`ErrorCode::NotFound`]; database errors.
-    pub async fn of_unit(
-        &self,
-        call: &Call,
-        id: UnitId,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<SlaVerdict>, Option<Cursor>)> {
+    pub async fn of_unit(&self, call: &Call, id: UnitId, page: PageRequest) -> Result<Listing<SlaVerdict>> {
         let found = self.work.reader.load::<DataUnit>(&id.to_string()).await?;
         let unit = found.ok_or_else(|| Error::not_found("unit", id))?.value;
         match call.principal {
@@ -128,22 +122,7 @@ impl SlaService {
                 ));
             }
         }
-        self.page(Filter::eq("unit", id.to_string()), limit, after).await
-    }
-
-    async fn page(
-        &self,
-        filter: Filter,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<SlaVerdict>, Option<Cursor>)> {
-        let query = Query::new(SlaVerdict::COLLECTION)
-            .filter(filter)
-            .sort(Sort::Id)
-            .limit(limit.clamp(1, 1_000))
-            .after(after);
-        let (verdicts, next) = self.work.reader.list::<SlaVerdict>(query).await?;
-        Ok((verdicts.into_iter().map(|v| v.value).collect(), next))
+        list(self.work.reader.as_ref(), Filter::eq("unit", id.to_string()), Sort::Id, page).await
     }
 
     /// One verdict; for the allocation's consumer and provider, and operators.
