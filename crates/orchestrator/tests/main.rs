@@ -16,4 +16,6 @@ mod golden;
 mod jobs;
 mod market;
 mod promises;
+#[cfg(all(feature = "eventbridge", feature = "s3", feature = "sns", feature = "sqs"))]
+mod resources;
 mod sla;

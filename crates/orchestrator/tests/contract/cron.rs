@@ -176,7 +176,10 @@ mod at_event_bridge {
         let (cron, _) = service("rates").await;
         for (every, word) in [(59, "once a minute"), (90, "whole minutes")] {
             let refused = cron.create("a", Micros::from_secs(every)).await.unwrap_err();
-            assert!(matches!(&refused, CronError::Invalid { reason, .. } if reason.contains(word)), "{refused}");
+            assert!(
+                matches!(&refused, CronError::Invalid { reason, .. } if reason.contains(word)),
+                "{refused}"
+            );
         }
         assert_eq!(cron.list().await.unwrap(), []);
         cron.create("a", Micros::from_secs(60)).await.unwrap();

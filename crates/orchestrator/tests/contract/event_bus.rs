@@ -149,7 +149,8 @@ mod at_event_bridge {
         let clients = aws::clients("theirs").await;
         let queue = aws::queue(&clients);
         let clock = Arc::new(SystemClock::new());
-        let arn = clients.arn("events", &format!("event-bus/{}", clients.name("made-by-hand"))).await.unwrap();
+        let arn =
+            clients.arn("events", &format!("event-bus/{}", clients.name("made-by-hand"))).await.unwrap();
         let bus = || EventBridgeBus::new(clients.clone(), clock.clone(), queue.clone());
         let ours = bus().with_existing("m", &arn);
         assert!(matches!(ours.create_bus("m").await, Err(EventBusError::NoBus(_))));

@@ -25,8 +25,10 @@ fn job(n: u128) -> JobId {
 }
 
 /// What is poison is the queue's business: `poison` puts a text as it is into the queue of a kind and a phase.
-async fn suite<G, F, P, PF>(make: impl Fn() -> F, poison: impl Fn(Arc<dyn QueueClient>, JobKind, String) -> PF)
-where
+async fn suite<G, F, P, PF>(
+    make: impl Fn() -> F,
+    poison: impl Fn(Arc<dyn QueueClient>, JobKind, String) -> PF,
+) where
     F: Future<Output = (G, Arc<dyn QueueClient>, P)>,
     P: JobQueueClient,
     PF: Future<Output = ()>,
@@ -165,7 +167,8 @@ mod at_sqs {
         let mut deliveries = 0;
         while jobs.dead_letters().await.unwrap() == 0 {
             let wait = Micros::from_secs(2);
-            let came = jobs.receive(JobKind::Purge, Phase::Verify, 1, Micros::from_secs(1), wait).await.unwrap();
+            let came =
+                jobs.receive(JobKind::Purge, Phase::Verify, 1, Micros::from_secs(1), wait).await.unwrap();
             deliveries += came.len();
             assert!(deliveries <= 2, "SQS stops handing it out");
         }

@@ -153,10 +153,14 @@ mod at_sns {
         // Of the two that were published one had a subscriber.
         let came = queue.receive("alerts", 10, Micros::from_secs(30), Micros::from_secs(20)).await.unwrap();
         let bodies: Vec<Value> = came.iter().map(|m| serde_json::from_str(&m.body).unwrap()).collect();
-        let expected = json!({ "topic": "alerts", "id": "n1", "subject": "disk full", "body": { "free": 0 } });
+        let expected =
+            json!({ "topic": "alerts", "id": "n1", "subject": "disk full", "body": { "free": 0 } });
         assert_eq!(bodies, [expected]);
         client.publish("alerts", &notification()).await.unwrap();
-        assert_eq!(queue.receive("alerts", 10, Micros::from_secs(30), Micros::from_secs(1)).await.unwrap(), []);
+        assert_eq!(
+            queue.receive("alerts", 10, Micros::from_secs(30), Micros::from_secs(1)).await.unwrap(),
+            []
+        );
     }
 
     #[tokio::test]

@@ -280,10 +280,9 @@ mod at_s3 {
     async fn a_bucket_that_is_missing_is_no_missing_object() {
         let clients = clients("nowhere").await;
         let storage = S3Storage::new(&clients, clients.name("nothing"));
-        for result in [
-            storage.create_bucket("b").await.map(drop),
-            storage.put("b", "k", body("x")).await.map(drop),
-        ] {
+        for result in
+            [storage.create_bucket("b").await.map(drop), storage.put("b", "k", body("x")).await.map(drop)]
+        {
             let error = result.unwrap_err();
             let text = orchestrator::error::chain(&error);
             assert!(matches!(error, StorageError::Unavailable(_) | StorageError::NoBucket(_)), "{text}");

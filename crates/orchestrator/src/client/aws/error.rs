@@ -47,7 +47,9 @@ impl Fault {
             }
             Self::ExpiredCredentials => "renew the session: temporary credentials have run out",
             Self::WrongCredentials => "check the access key and its secret; it may have been deleted",
-            Self::Forbidden => "attach the policy that `orchestrator setup --policy` prints to this user or role",
+            Self::Forbidden => {
+                "attach the policy that `orchestrator setup --policy` prints to this user or role"
+            }
             Self::WrongRegion => "set aws.region to the region in which the resource was made",
             Self::ClockSkew => "set this host's clock, and let it follow a time server",
             Self::Missing => "run `orchestrator setup`, which makes what is missing",
@@ -82,8 +84,15 @@ impl Fault {
         // SQS puts the name of its older protocol before some codes; some services end theirs in `Exception`.
         let short = code.rsplit('.').next().unwrap_or(code).trim_end_matches("Exception");
         match short {
-            "Throttling" | "RequestThrottled" | "TooManyRequests" | "SlowDown" | "RequestLimitExceeded"
-            | "Throttled" | "KmsThrottled" | "OverLimit" | "BandwidthLimitExceeded" => Self::Throttled,
+            "Throttling"
+            | "RequestThrottled"
+            | "TooManyRequests"
+            | "SlowDown"
+            | "RequestLimitExceeded"
+            | "Throttled"
+            | "KmsThrottled"
+            | "OverLimit"
+            | "BandwidthLimitExceeded" => Self::Throttled,
             "ExpiredToken" | "TokenRefreshRequired" => Self::ExpiredCredentials,
             "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture" => Self::ClockSkew,
             "InvalidSignature" | "SignatureDoesNotMatch"
@@ -91,11 +100,22 @@ impl Fault {
             {
                 Self::ClockSkew
             }
-            "InvalidSignature" | "SignatureDoesNotMatch" | "InvalidClientTokenId" | "UnrecognizedClient"
-            | "InvalidAccessKeyId" | "IncompleteSignature" | "InvalidToken" | "InvalidSecurity"
-            | "MissingAuthenticationToken" | "AuthFailure" => Self::WrongCredentials,
-            "AccessDenied" | "AuthorizationError" | "UnauthorizedOperation" | "NotAuthorized"
-            | "AllAccessDisabled" | "Forbidden" => Self::Forbidden,
+            "InvalidSignature"
+            | "SignatureDoesNotMatch"
+            | "InvalidClientTokenId"
+            | "UnrecognizedClient"
+            | "InvalidAccessKeyId"
+            | "IncompleteSignature"
+            | "InvalidToken"
+            | "InvalidSecurity"
+            | "MissingAuthenticationToken"
+            | "AuthFailure" => Self::WrongCredentials,
+            "AccessDenied"
+            | "AuthorizationError"
+            | "UnauthorizedOperation"
+            | "NotAuthorized"
+            | "AllAccessDisabled"
+            | "Forbidden" => Self::Forbidden,
             "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraint" => {
                 Self::WrongRegion
             }

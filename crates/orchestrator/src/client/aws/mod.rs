@@ -168,10 +168,7 @@ impl AwsClients {
         let ask = || async {
             let answer = self.shared.sts.get_caller_identity().send().await;
             let answer = answer.map_err(|error| AwsError::new("sts:GetCallerIdentity", error))?;
-            Ok(Identity {
-                account: answer.account.unwrap_or_default(),
-                arn: answer.arn.unwrap_or_default(),
-            })
+            Ok(Identity { account: answer.account.unwrap_or_default(), arn: answer.arn.unwrap_or_default() })
         };
         self.shared.identity.get_or_try_init(ask).await
     }

@@ -43,7 +43,9 @@ pub struct EventBridgeCron {
 /// The reason why EventBridge can't keep this rate.
 pub fn rate_expression(every: Micros) -> Result<String, String> {
     if every < MINUTE {
-        return Err("EventBridge fires once a minute at most; use a minute or more, or the local scheduler".into());
+        return Err(
+            "EventBridge fires once a minute at most; use a minute or more, or the local scheduler".into()
+        );
     }
     if every.get() % MINUTE.get() != 0 {
         return Err("EventBridge counts whole minutes; use whole minutes, or the local scheduler".into());
@@ -167,7 +169,9 @@ mod tests {
 
     #[test]
     fn rates_are_whole_minutes_or_refused() {
-        for (seconds, expression) in [(60, "rate(1 minute)"), (120, "rate(2 minutes)"), (86_400, "rate(1440 minutes)")] {
+        for (seconds, expression) in
+            [(60, "rate(1 minute)"), (120, "rate(2 minutes)"), (86_400, "rate(1440 minutes)")]
+        {
             let every = Micros::from_secs(seconds);
             assert_eq!(rate_expression(every).unwrap(), expression);
             assert_eq!(parse_rate(expression), Some(every));

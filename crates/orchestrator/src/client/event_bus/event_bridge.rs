@@ -136,9 +136,15 @@ impl EventBridgeBus {
         for attempt in 1.. {
             let put = self.clients.events().put_events().set_entries(Some(open.clone())).send().await;
             let put = put.map_err(|error| unavailable(AwsError::new(OPERATION, error)))?;
-            let failed: Vec<_> = put.entries().iter().zip(open).filter(|(e, _)| e.error_code().is_some()).collect();
+            let failed: Vec<_> =
+                put.entries().iter().zip(open).filter(|(e, _)| e.error_code().is_some()).collect();
             let Some((first, _)) = failed.first() else { break };
-            let error = AwsError::entry(OPERATION, first.error_code().unwrap_or_default(), first.error_message(), false);
+            let error = AwsError::entry(
+                OPERATION,
+                first.error_code().unwrap_or_default(),
+                first.error_message(),
+                false,
+            );
             if attempt >= TRIES || !error.retryable() {
                 return Err(unavailable(error));
             }
@@ -167,7 +173,8 @@ impl EventBusClient for EventBridgeBus {
         check_pattern(&rule.pattern)?;
         let name = self.require(bus).await?;
         let rules = Rules::new(self.clients.clone(), Some(name));
-        let target = QueueTarget { arn: self.queue.arn(&rule.queue).await.map_err(unavailable)?, input: None };
+        let target =
+            QueueTarget { arn: self.queue.arn(&rule.queue).await.map_err(unavailable)?, input: None };
         let source = rules.source().await.map_err(unavailable)?;
         let sid = format!("orchestrator-events-{}", bus.replace(|c: char| !c.is_ascii_alphanumeric(), "-"));
         self.queue.allow(&rule.queue, "events.amazonaws.com", &sid, &source).await.map_err(unavailable)?;

@@ -71,9 +71,7 @@ fn subject(text: &str) -> String {
 /// The message: the notification with its topic, as webhooks get it. Details that are too long for SNS are cut: an alert that
 /// tells half is better than one that never comes.
 fn message(topic: &str, notification: &Notification) -> String {
-    let frame = |body: serde_json::Value| {
-        json!({ "topic": topic, "id": notification.id, "subject": notification.subject, "body": body })
-    };
+    let frame = |body: serde_json::Value| json!({ "topic": topic, "id": notification.id, "subject": notification.subject, "body": body });
     let whole = frame(notification.body.clone()).to_string();
     if whole.len() <= MAX_BODY {
         return whole;

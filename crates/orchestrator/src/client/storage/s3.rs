@@ -215,7 +215,11 @@ impl Upload {
         async move {
             if let Err(error) = abort.send().await {
                 let error = AwsError::new("s3:AbortMultipartUpload", error);
-                tracing::warn!(key, error = crate::error::chain(&error), "the parts of an upload are left behind");
+                tracing::warn!(
+                    key,
+                    error = crate::error::chain(&error),
+                    "the parts of an upload are left behind"
+                );
             }
         }
     }

@@ -151,13 +151,21 @@ impl VisibilityKeeper {
             Ok(()) => Some(started.plus(self.third())),
             // The hiding lasts for two thirds yet: there is time for some tries.
             Err(error) if error.retryable() => {
-                tracing::warn!(queue = entry.queue, error = error::chain(&error), "a message was not kept hidden");
+                tracing::warn!(
+                    queue = entry.queue,
+                    error = error::chain(&error),
+                    "a message was not kept hidden"
+                );
                 Some(self.clock.now().plus(Micros((self.third().get() / 4).max(1))))
             }
             Err(error) => {
                 entry.lost.store(true, Ordering::Relaxed);
                 if !matches!(error, QueueError::StaleReceipt) {
-                    tracing::error!(queue = entry.queue, error = error::chain(&error), "a message can't be kept hidden");
+                    tracing::error!(
+                        queue = entry.queue,
+                        error = error::chain(&error),
+                        "a message can't be kept hidden"
+                    );
                 }
                 None
             }

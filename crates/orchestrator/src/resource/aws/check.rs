@@ -52,7 +52,10 @@ impl Intercept for ServerTime {
 }
 
 fn finding(error: &AwsError, what: &str) -> Finding {
-    Finding { what: format!("{what}: {}: {}", error.operation, error.detail), fix: error.fault.fix().to_owned() }
+    Finding {
+        what: format!("{what}: {}: {}", error.operation, error.detail),
+        fix: error.fault.fix().to_owned(),
+    }
 }
 
 /// What to say about a clock that is this far ahead of AWS's.

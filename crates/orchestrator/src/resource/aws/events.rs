@@ -135,7 +135,8 @@ impl Item for Schedule {
         let target = self.target().await?;
         let targets = self.rules.targets(&self.spec.name).await?;
         if targets.len() != 1 || targets.iter().any(|(_, found)| *found != target) {
-            changes.push(format!("Targets: the queue `{}` and no other", self.clients.name(&self.spec.queue)));
+            changes
+                .push(format!("Targets: the queue `{}` and no other", self.clients.name(&self.spec.queue)));
         }
         Ok(if changes.is_empty() { Found::Right } else { Found::Different(changes) })
     }

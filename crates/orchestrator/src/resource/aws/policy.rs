@@ -62,12 +62,8 @@ impl AwsResources {
         }
         if let Some(owner) = &layout.topic {
             let topic = arn(clients, owner, "sns", "").await?;
-            let actions = [
-                "sns:GetTopicAttributes",
-                "sns:ListSubscriptionsByTopic",
-                "sns:Subscribe",
-                "sns:Publish",
-            ];
+            let actions =
+                ["sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic", "sns:Subscribe", "sns:Publish"];
             statements.push(statement("Alerts", &actions, &[topic]));
         }
         Ok(json!({ "Version": "2012-10-17", "Statement": statements }))

@@ -150,11 +150,11 @@ mod tests {
 
     fn there_and_back(body: &str) -> String {
         let out = Outgoing::new(body, Micros::ZERO, Timestamp(0));
-        let allowed = |c: char| matches!(c, '\t' | '\n' | '\r') || (c >= ' ' && !"\u{fffe}\u{ffff}".contains(c));
+        let allowed =
+            |c: char| matches!(c, '\t' | '\n' | '\r') || (c >= ' ' && !"\u{fffe}\u{ffff}".contains(c));
         assert!(!out.body.is_empty() && out.body.chars().all(allowed));
         let attributes: HashMap<_, _> = out.attributes().unwrap().into_iter().collect();
-        let message =
-            SqsMessage::builder().body(out.body).set_message_attributes(Some(attributes)).build();
+        let message = SqsMessage::builder().body(out.body).set_message_attributes(Some(attributes)).build();
         Incoming::read(message).message.body
     }
 

@@ -86,8 +86,10 @@ impl Handle {
     ) -> Result<Vec<Incoming>, AwsError> {
         let wait = seconds_up(wait).min(LONGEST_POLL);
         let attempt = Duration::from_secs(wait) + POLL_GRACE;
-        let timeouts =
-            TimeoutConfig::builder().operation_attempt_timeout(attempt).operation_timeout(attempt * 2).build();
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(attempt)
+            .operation_timeout(attempt * 2)
+            .build();
         let received = self
             .client
             .receive_message()
@@ -121,7 +123,10 @@ fn outcomes(operation: &'static str, count: usize, failed: &[BatchResultErrorEnt
 
 fn entry_error(operation: &'static str, entry: &BatchResultErrorEntry) -> QueueError {
     let gone = entry.message().is_some_and(|text| text.contains("not available for visibility timeout"));
-    if gone || entry.code().ends_with("ReceiptHandleIsInvalid") || entry.code().ends_with("MessageNotInflight") {
+    if gone
+        || entry.code().ends_with("ReceiptHandleIsInvalid")
+        || entry.code().ends_with("MessageNotInflight")
+    {
         return QueueError::StaleReceipt;
     }
     let error = AwsError::entry(operation, entry.code(), entry.message(), entry.sender_fault());
@@ -188,9 +193,9 @@ impl Calls {
                 .message_body(&message.body)
                 .delay_seconds(message.delay_seconds);
             let built = message.attributes().and_then(|attributes| {
-                let fill = |entry: aws_sdk_sqs::types::builders::SendMessageBatchRequestEntryBuilder, (name, value)| {
-                    entry.message_attributes(name, value)
-                };
+                let fill =
+                    |entry: aws_sdk_sqs::types::builders::SendMessageBatchRequestEntryBuilder,
+                     (name, value)| { entry.message_attributes(name, value) };
                 attributes.into_iter().fold(entry, fill).build().map_err(|error| odd(OPERATION, error))
             });
             match built {
@@ -209,7 +214,8 @@ impl Calls {
         let mut call = self.client.delete_message_batch().queue_url(&self.url);
         let count = receipts.len();
         for (place, receipt) in receipts.into_iter().enumerate() {
-            let entry = DeleteMessageBatchRequestEntry::builder().id(place.to_string()).receipt_handle(receipt);
+            let entry =
+                DeleteMessageBatchRequestEntry::builder().id(place.to_string()).receipt_handle(receipt);
             match entry.build() {
                 Ok(entry) => call = call.entries(entry),
                 Err(error) => return all(count, odd(OPERATION, error)),

@@ -13,8 +13,8 @@ use std::{collections::HashMap, sync::Arc};
 use async_trait::async_trait;
 pub use attributes::{QueueAttributes, Redrive};
 use aws_sdk_sqs::types::QueueAttributeName as Name;
-pub use body::{envelope, unwrap_envelope};
 use body::{Incoming, Outgoing, seconds_up};
+pub use body::{envelope, unwrap_envelope};
 use futures::{StreamExt, TryStreamExt, stream};
 use handle::Handle;
 use parking_lot::RwLock;
@@ -209,9 +209,9 @@ impl SqsQueue {
         }
         let set = self.clients.sqs().set_queue_attributes().queue_url(&handle.url);
         let set = set.attributes(Name::Policy, with_statement(policy, &statement));
-        set.send().await.map_err(|error| {
-            self.failed(queue, AwsError::new("sqs:SetQueueAttributes", error))
-        })?;
+        set.send()
+            .await
+            .map_err(|error| self.failed(queue, AwsError::new("sqs:SetQueueAttributes", error)))?;
         Ok(())
     }
 
@@ -221,8 +221,7 @@ impl SqsQueue {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         if queue.is_empty() || name.len() > 80 || !queue.bytes().all(allowed) {
             let prefix = self.clients.prefix();
-            let reason =
-                format!("with the prefix `{prefix}-` a queue's name has 1 to 80 of a-z A-Z 0-9 - _");
+            let reason = format!("with the prefix `{prefix}-` a queue's name has 1 to 80 of a-z A-Z 0-9 - _");
             return Err(QueueError::Invalid(reason));
         }
         Ok(name)
@@ -260,8 +259,7 @@ impl SqsQueue {
     ) -> Result<HashMap<Name, String>, QueueError> {
         let get = self.clients.sqs().get_queue_attributes().queue_url(&handle.url);
         let got = get.set_attribute_names(Some(names.to_vec())).send().await;
-        let got =
-            got.map_err(|error| self.failed(queue, AwsError::new("sqs:GetQueueAttributes", error)))?;
+        let got = got.map_err(|error| self.failed(queue, AwsError::new("sqs:GetQueueAttributes", error)))?;
         Ok(got.attributes.unwrap_or_default())
     }
 
@@ -285,7 +283,8 @@ impl SqsQueue {
         let mut left = (max - taken.len()).min(MAX_BATCH);
         while left > 0 {
             let round = left.min(CALLS * coalesce::ENTRIES);
-            let sizes = (0..round).step_by(coalesce::ENTRIES).map(|from| (round - from).min(coalesce::ENTRIES));
+            let sizes =
+                (0..round).step_by(coalesce::ENTRIES).map(|from| (round - from).min(coalesce::ENTRIES));
             let calls: Vec<_> = sizes.map(|size| call(size, Micros::ZERO)).collect();
             let mut came = 0;
             for more in futures::future::join_all(calls).await {
@@ -295,7 +294,9 @@ impl SqsQueue {
                         taken.extend(more);
                     }
                     // What was taken already is delivered; the next call meets the error again.
-                    Err(error) => tracing::debug!(queue, error = crate::error::chain(&error), "part of a batch"),
+                    Err(error) => {
+                        tracing::debug!(queue, error = crate::error::chain(&error), "part of a batch")
+                    }
                 }
             }
             if came < round {

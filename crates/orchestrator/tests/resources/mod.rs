@@ -1,0 +1,3 @@
+//! What `setup` makes for the back ends of a cluster.
+
+mod aws;
