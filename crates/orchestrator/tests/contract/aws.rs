@@ -95,13 +95,18 @@ mod s3 {
 
     /// An SDK client that knows nothing of ours.
     pub fn raw_s3() -> aws_sdk_s3::Client {
+        raw_s3_at(&endpoint())
+    }
+
+    /// An SDK client of another server.
+    pub fn raw_s3_at(endpoint: &str) -> aws_sdk_s3::Client {
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(aws_smithy_http_client::Builder::new().build_http())
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
             .region(Region::new(REGION))
             .force_path_style(true)
-            .endpoint_url(endpoint());
+            .endpoint_url(endpoint);
         aws_sdk_s3::Client::from_conf(config.build())
     }
 
@@ -117,4 +122,4 @@ mod s3 {
 }
 
 #[cfg(feature = "s3")]
-pub use s3::{bucket, raw_s3};
+pub use s3::{bucket, raw_s3, raw_s3_at};

@@ -33,7 +33,8 @@ use orchestrator::{
 
 use crate::contract::aws::{self, clients};
 
-fn queue(name: &str, dead_letters: Option<&str>) -> QueueSpec {
+/// A queue; the one of triggers lets schedules send.
+pub fn queue(name: &str, dead_letters: Option<&str>) -> QueueSpec {
     QueueSpec {
         name: name.into(),
         visibility: Micros::from_secs(60),
@@ -43,7 +44,8 @@ fn queue(name: &str, dead_letters: Option<&str>) -> QueueSpec {
     }
 }
 
-fn layout() -> AwsLayout {
+/// A small market's resources: one of each kind.
+pub fn layout() -> AwsLayout {
     let every = Micros::from_secs(60);
     let schedule = ScheduleSpec {
         name: "seal_blocks".into(),
@@ -68,7 +70,8 @@ fn actions(plan: &Plan) -> Vec<Action> {
     plan.steps.iter().map(|step| step.action).collect()
 }
 
-fn resources(clients: &AwsClients, layout: AwsLayout) -> AwsResources {
+/// What `setup` works on.
+pub fn resources(clients: &AwsClients, layout: AwsLayout) -> AwsResources {
     AwsResources::new(clients.clone(), layout)
 }
 
