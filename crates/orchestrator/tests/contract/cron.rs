@@ -110,12 +110,7 @@ async fn over_the_sqlite_database() {
 #[cfg(feature = "mongodb")]
 #[tokio::test]
 async fn over_mongodb() {
-    let make = || async {
-        let bed = Bed::mongodb().await;
-        let cron = cron(&bed);
-        (bed, cron)
-    };
-    suite(make).await;
+    suite(cron(&Bed::mongodb().await)).await;
 }
 
 #[tokio::test]
