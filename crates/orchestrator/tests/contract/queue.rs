@@ -139,13 +139,16 @@ async fn a_long_poll_is_woken(bed: &Bed, queue: Arc<dyn QueueClient>, other: Arc
     let poll = polling(&queue);
     tokio::task::yield_now().await;
     queue.send("q", vec![new("near")]).await.unwrap();
-    assert_eq!(poll.await.unwrap()[0].body, "near");
+    let near = poll.await.unwrap().remove(0);
+    assert_eq!(near.body, "near");
+    queue.delete("q", &near.receipt).await.unwrap();
     // By one of another process: by the clock alone.
     let poll = polling(&queue);
     tokio::task::yield_now().await;
     other.send("q", vec![new("far")]).await.unwrap();
     let messages = driven(bed, poll, Micros::from_millis(500)).await;
     assert_eq!(messages[0].body, "far");
+    queue.delete("q", &messages[0].receipt).await.unwrap();
     // In vain: until the time is over.
     let started = orchestrator::core::client::clock::Clock::now(&bed.clock);
     let poll = polling(&queue);

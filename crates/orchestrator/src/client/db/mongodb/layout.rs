@@ -177,7 +177,8 @@ pub(super) async fn make(database: &Database, schema: &[CollectionSpec], expire:
     check_layout(database).await?;
     for gap in gaps(database, schema, expire).await? {
         let collection = gap.spec.collection;
-        if gap.absent {
+        // Making an index makes its collection.
+        if gap.absent && gap.missing.is_empty() {
             match database.create_collection(collection.0).await {
                 // Another replica was faster.
                 Err(error) if fault::code(&error) == Some(48) => {}
