@@ -192,7 +192,15 @@ impl Work for Together<'_> {
         self.refused = None;
         while let Some((count, command)) = first_command(left, self.one_by_one) {
             let table = command.table;
-            let reply = self.running.database.run_command(command.document()).session(&mut *session).await?;
+            let reply = self.running.database.run_command(command.document()).session(&mut *session).await;
+            let reply = match reply {
+                Err(error) if fault::duplicate(&error).is_some() && count > 1 => {
+                    // Of which statement is not told.
+                    self.one_by_one = true;
+                    return Err(Stop::Otherwise);
+                }
+                reply => error_as_statement(reply)?,
+            };
             if let Some((place, error)) = first_error(&reply) {
                 let id = left.get(place).map_or("?", |one| one.write.id.as_str());
                 self.refused = Some(self.writes.len() - left.len() + place);
@@ -234,6 +242,22 @@ pub(super) fn refused(table: &Table, id: &str, StatementError { code, message }:
         }
         fault::WRITE_CONFLICT => Stop::Transient(::mongodb::error::Error::custom(message)),
         _ => Stop::Failed(fault::statement_fault(code, &message)),
+    }
+}
+
+/// The reply to one statement, which the server may refuse with the whole command.
+pub(super) fn error_as_statement(
+    reply: ::mongodb::error::Result<BsonDocument>,
+) -> ::mongodb::error::Result<BsonDocument> {
+    match reply {
+        Err(error) => match fault::duplicate(&error) {
+            Some(message) => {
+                let refused = doc! { "index": 0, "code": fault::DUPLICATE_KEY, "errmsg": message };
+                Ok(doc! { "n": 0, "writeErrors": [refused] })
+            }
+            None => Err(error),
+        },
+        reply => reply,
     }
 }
 

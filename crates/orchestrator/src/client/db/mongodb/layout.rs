@@ -206,6 +206,12 @@ pub(super) async fn make(database: &Database, schema: &[CollectionSpec], expire:
                     "a unique index of {collection} can't be made, because documents share a key: {error}"
                 )));
             }
+            // IndexOptionsConflict, IndexKeySpecsConflict: only a person knows what the other one is for.
+            Err(error) if matches!(fault::code(&error), Some(85 | 86)) => {
+                return Err(DatabaseError::Invalid(format!(
+                    "an index of {collection} can't be made beside one that somebody else made; drop that: {error}"
+                )));
+            }
             result => drop_reply(result)?,
         }
     }

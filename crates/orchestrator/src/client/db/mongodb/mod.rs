@@ -280,7 +280,7 @@ impl DatabaseClient for MongoDatabase {
     async fn connect(&self, schema: &'static [CollectionSpec]) -> Result<()> {
         let client = self.client()?;
         let database = client.database(&self.settings.name);
-        doctor::check_server(&database).await?;
+        self.within(doctor::check_server(&database)).await?;
         // Indexes over what is there already take as long as they take.
         layout::make(&database, schema, self.settings.expire).await?;
         let tables = self.tables(&database, schema);
