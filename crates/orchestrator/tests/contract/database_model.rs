@@ -1,4 +1,4 @@
-//! SQLite does what memory does: random changesets, claims and questions give the same answers on both.
+//! SQLite and MongoDB do what memory does: random changesets, claims and questions give the same answers on all.
 
 use orchestrator::core::client::{
     database::{

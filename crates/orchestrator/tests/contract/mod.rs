@@ -10,7 +10,7 @@ mod database_model;
 mod event_bus;
 mod job_queue;
 #[cfg(feature = "mongodb")]
-mod mongodb;
+pub mod mongodb;
 mod notification;
 mod provider;
 mod provider_crash;

@@ -22,7 +22,7 @@ use orchestrator::{
             clock::Clock,
             database::{
                 Changeset, Claim, Claimer, Committer, DatabaseClient, DatabaseError, Document, Filter,
-                Reader, ReaderExt, Result as DbResult,
+                ReaderExt, Result as DbResult,
             },
             provider::{AccessLevel, AllocateRequest, Generation, Operation, ProviderClient, ProviderError},
             schema,
@@ -52,7 +52,7 @@ const LEASE: Micros = Micros::from_millis(400);
 
 /// A process's way to the database: once it is dead nothing is answered, not even what was done.
 struct Line {
-    database: Arc<SqliteDatabase>,
+    database: Arc<dyn DatabaseClient>,
     dead: AtomicBool,
 }
 
@@ -113,9 +113,10 @@ impl JobHandler for Counting {
 }
 
 struct Market {
-    database: Arc<SqliteDatabase>,
+    database: Arc<dyn DatabaseClient>,
     ids: IdGenerator,
-    _directory: tempfile::TempDir,
+    lease: Micros,
+    _keep: Box<dyn std::any::Any + Send>,
 }
 
 impl Market {
@@ -123,6 +124,15 @@ impl Market {
         let directory = tempfile::tempdir().unwrap();
         let database = SqliteDatabase::open(&directory.path().join("db"), Options::default()).unwrap();
         database.connect(schema::ALL).await.unwrap();
+        Self::over(database, Box::new(directory), LEASE, (jobs, subjects)).await
+    }
+
+    async fn over(
+        database: Arc<dyn DatabaseClient>,
+        keep: Box<dyn std::any::Any + Send>,
+        lease: Micros,
+        (jobs, subjects): (usize, usize),
+    ) -> Self {
         let clock = Arc::new(SystemClock::new());
         let ids = IdGenerator::new(clock.clone(), Arc::new(SystemEntropy));
         let mut changes = Changeset::new();
@@ -132,13 +142,22 @@ impl Market {
             changes.insert_json(schema::META, format!("count-{id}"), &json!({"count": 0}));
         }
         database.commit(changes).await.unwrap();
-        Self { database, ids, _directory: directory }
+        Self { database, ids, lease, _keep: keep }
     }
 
     fn process(&self, seed: u64, handler: Counting) -> (Arc<Line>, Driver) {
-        let line = Arc::new(Line { database: self.database.clone(), dead: AtomicBool::new(false) });
+        self.process_over(self.database.clone(), seed, handler)
+    }
+
+    fn process_over(
+        &self,
+        database: Arc<dyn DatabaseClient>,
+        seed: u64,
+        handler: Counting,
+    ) -> (Arc<Line>, Driver) {
+        let line = Arc::new(Line { database: database.clone(), dead: AtomicBool::new(false) });
         let ports = EnginePorts {
-            reader: self.database.clone(),
+            reader: database,
             claimer: line.clone(),
             committer: line.clone(),
             ids: self.ids.clone(),
@@ -147,7 +166,7 @@ impl Market {
             wake: Arc::new(Wake::default()),
         };
         let settings = EngineSettings {
-            lease: LEASE,
+            lease: self.lease,
             subject_delay: Micros::from_millis(5),
             ..EngineSettings::default()
         };
@@ -183,20 +202,34 @@ fn counting(mutates: bool, freezes: u32) -> Counting {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_engines_share_a_file_and_the_work_of_a_killed_one_is_done_once() {
-    const JOBS: u64 = 300;
     let market = Market::new(300, 20).await;
-    let (line, doomed) = market.process(1, counting(true, 0));
-    let (_, survivor) = market.process(2, counting(true, 0));
+    let doomed = market.process(1, counting(true, 0));
+    let survivor = market.process(2, counting(true, 0));
+    one_is_killed(&market, doomed, survivor.1, 300).await;
+}
+
+/// As above, each with a client of its own. The server of the tests is slow: fewer jobs, longer leases.
+#[cfg(feature = "mongodb")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_engines_share_a_server_and_the_work_of_a_killed_one_is_done_once() {
+    let (one, two, keep) = crate::contract::mongodb::connected_twice().await;
+    let market = Market::over(one, Box::new(keep), Micros::from_secs(2), (40, 8)).await;
+    let doomed = market.process(1, counting(true, 0));
+    let survivor = market.process_over(two, 2, counting(true, 0));
+    one_is_killed(&market, doomed, survivor.1, 40).await;
+}
+
+async fn one_is_killed(market: &Market, (line, doomed): (Arc<Line>, Driver), survivor: Driver, jobs: u64) {
     let stop = CancellationToken::new();
     let killed = tokio::spawn(doomed.run(CancellationToken::new()));
     let running = tokio::spawn(survivor.run(stop.clone()));
     // Killed in the middle of its work, without a word.
-    while market.database.count(schema::JOBS, Filter::eq("state", "completed")).await.unwrap() < JOBS / 4 {
+    while market.database.count(schema::JOBS, Filter::eq("state", "completed")).await.unwrap() < jobs / 4 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     line.dead.store(true, Ordering::SeqCst);
     killed.abort();
-    market.each_once(JOBS).await;
+    market.each_once(jobs).await;
     stop.cancel();
     running.await.unwrap();
 }

@@ -347,14 +347,14 @@ impl Work for Whole<'_> {
             })
             .collect::<Result<_>>()
             .map_err(refused)?;
-        if changes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let reply =
-            running.database.run_command(command(table, &changes, true)).session(&mut *session).await?;
-        if let Some((place, error)) = commit::first_error(&reply) {
-            let id = changes.get(place).map_or("?", |change| change.after.id.as_str());
-            return Err(commit::refused(table, id, error));
+        // One by one, so that it is known whose key is taken.
+        for change in &changes {
+            let command = command(table, std::slice::from_ref(change), true);
+            let reply = running.database.run_command(command).session(&mut *session).await;
+            let reply = commit::error_as_statement(reply)?;
+            if let Some((_, error)) = commit::first_error(&reply) {
+                return Err(commit::refused(table, &change.after.id, error));
+            }
         }
         Ok(changes.into_iter().map(|change| change.after).collect())
     }

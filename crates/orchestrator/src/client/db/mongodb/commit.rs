@@ -50,8 +50,31 @@ pub(super) async fn commit(running: &Running, writes: Vec<Prepared>) -> Result<(
     match writes.as_slice() {
         [] => Ok(()),
         [one] => alone(one).await,
-        _ => transaction::transact(running, &mut Together { running, writes, one_by_one: false }).await,
+        _ => {
+            let mut together = Together { running, writes, one_by_one: false, refused: None };
+            let result = transaction::transact(running, &mut together).await;
+            match (result, together.refused) {
+                (Err(error), Some(place)) => Err(named(&together.writes, place, error).await),
+                (result, _) => result,
+            }
+        }
     }
+}
+
+/// When an insertion meets both its id and another unique key, it is the id that is named, whichever the server names.
+async fn named(writes: &[Prepared], place: usize, error: DatabaseError) -> DatabaseError {
+    let Some(Prepared { table, write, .. }) = writes.get(place) else { return error };
+    let (WriteOp::Insert { .. }, DatabaseError::AlreadyExists { .. }) = (&write.op, &error) else {
+        return error;
+    };
+    let before = writes.iter().take(place).rev().map(|one| &one.write);
+    let same = |one: &&Write| one.collection == write.collection && one.id == write.id;
+    let present = match before.into_iter().find(same) {
+        Some(last) => !matches!(last.op, WriteOp::Delete { .. }),
+        None => filter::get(table, &write.id, None).await.is_ok_and(|found| found.is_some()),
+    };
+    let (collection, id) = (write.collection, write.id.clone());
+    if present { DatabaseError::AlreadyExists { collection, id, index: "id".to_owned() } } else { error }
 }
 
 /// Applies one write.
@@ -73,7 +96,10 @@ async fn alone(prepared: &Prepared) -> Result<()> {
             Ok(_) => return Ok(()),
             Err(error) => {
                 return Err(match fault::duplicate(&error) {
-                    Some(message) => statement::duplicate(table, &write.id, message),
+                    Some(message) => {
+                        let error = statement::duplicate(table, &write.id, message);
+                        named(std::slice::from_ref(prepared), 0, error).await
+                    }
                     None => fault(error),
                 });
             }
@@ -93,6 +119,8 @@ struct Together<'a> {
     running: &'a Running,
     writes: Vec<Prepared>,
     one_by_one: bool,
+    /// The write that the server refused in the last run.
+    refused: Option<usize>,
 }
 
 /// A command of statements of one kind on one collection.
@@ -161,11 +189,21 @@ impl Work for Together<'_> {
     async fn run(&mut self, session: &mut ClientSession) -> std::result::Result<(), Stop> {
         let mut left = self.writes.as_slice();
         let mut written = false;
+        self.refused = None;
         while let Some((count, command)) = first_command(left, self.one_by_one) {
             let table = command.table;
-            let reply = self.running.database.run_command(command.document()).session(&mut *session).await?;
+            let reply = self.running.database.run_command(command.document()).session(&mut *session).await;
+            let reply = match reply {
+                Err(error) if fault::duplicate(&error).is_some() && count > 1 => {
+                    // Of which statement is not told.
+                    self.one_by_one = true;
+                    return Err(Stop::Otherwise);
+                }
+                reply => error_as_statement(reply)?,
+            };
             if let Some((place, error)) = first_error(&reply) {
                 let id = left.get(place).map_or("?", |one| one.write.id.as_str());
+                self.refused = Some(self.writes.len() - left.len() + place);
                 return Err(refused(table, id, error));
             }
             if number(&reply, "n") != count as i64 {
@@ -204,6 +242,22 @@ pub(super) fn refused(table: &Table, id: &str, StatementError { code, message }:
         }
         fault::WRITE_CONFLICT => Stop::Transient(::mongodb::error::Error::custom(message)),
         _ => Stop::Failed(fault::statement_fault(code, &message)),
+    }
+}
+
+/// The reply to one statement, which the server may refuse with the whole command.
+pub(super) fn error_as_statement(
+    reply: ::mongodb::error::Result<BsonDocument>,
+) -> ::mongodb::error::Result<BsonDocument> {
+    match reply {
+        Err(error) => match fault::duplicate(&error) {
+            Some(message) => {
+                let refused = doc! { "index": 0, "code": fault::DUPLICATE_KEY, "errmsg": message };
+                Ok(doc! { "n": 0, "writeErrors": [refused] })
+            }
+            None => Err(error),
+        },
+        reply => reply,
     }
 }
 

@@ -177,7 +177,8 @@ pub(super) async fn make(database: &Database, schema: &[CollectionSpec], expire:
     check_layout(database).await?;
     for gap in gaps(database, schema, expire).await? {
         let collection = gap.spec.collection;
-        if gap.absent {
+        // Making an index makes its collection.
+        if gap.absent && gap.missing.is_empty() {
             match database.create_collection(collection.0).await {
                 // Another replica was faster.
                 Err(error) if fault::code(&error) == Some(48) => {}
@@ -203,6 +204,12 @@ pub(super) async fn make(database: &Database, schema: &[CollectionSpec], expire:
             Err(error) if fault::duplicate(&error).is_some() => {
                 return Err(DatabaseError::Invalid(format!(
                     "a unique index of {collection} can't be made, because documents share a key: {error}"
+                )));
+            }
+            // IndexOptionsConflict, IndexKeySpecsConflict: only a person knows what the other one is for.
+            Err(error) if matches!(fault::code(&error), Some(85 | 86)) => {
+                return Err(DatabaseError::Invalid(format!(
+                    "an index of {collection} can't be made beside one that somebody else made; drop that: {error}"
                 )));
             }
             result => drop_reply(result)?,

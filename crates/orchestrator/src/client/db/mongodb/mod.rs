@@ -154,6 +154,8 @@ impl MongoDatabase {
         options.connect_timeout = Some(settings.connect_timeout);
         options.server_selection_timeout = Some(settings.connect_timeout);
         options.max_pool_size = Some(settings.pool.max(1));
+        // A server that is thought to be gone is asked again so soon, and one that hangs is found out.
+        options.heartbeat_freq = Some(Duration::from_secs(2));
         options.max_idle_time = Some(Duration::from_secs(300));
         options.retry_reads = Some(true);
         options.retry_writes = Some(true);
@@ -279,7 +281,7 @@ impl DatabaseClient for MongoDatabase {
     async fn connect(&self, schema: &'static [CollectionSpec]) -> Result<()> {
         let client = self.client()?;
         let database = client.database(&self.settings.name);
-        doctor::check_server(&database).await?;
+        self.within(doctor::check_server(&database)).await?;
         // Indexes over what is there already take as long as they take.
         layout::make(&database, schema, self.settings.expire).await?;
         let tables = self.tables(&database, schema);
