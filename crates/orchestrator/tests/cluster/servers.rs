@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -99,7 +99,6 @@ impl Drop for OwnServer {
 pub struct Proxy {
     pub address: SocketAddr,
     cut: watch::Sender<bool>,
-    refused: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -108,7 +107,6 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, is_cut) = watch::channel(false);
-        let refused = Arc::new(AtomicBool::new(false));
         let next = Arc::new(AtomicUsize::new(0));
         let targets = Arc::new(Mutex::new(targets));
         let task = tokio::spawn(async move {
@@ -120,22 +118,16 @@ impl Proxy {
                 tokio::spawn(carry(client, targets, next, is_cut));
             }
         });
-        Self { address, cut, refused, task }
+        Self { address, cut, task }
     }
 
     /// Ends every connection, and lets none through until [`Proxy::heal`].
     pub fn cut(&self) {
-        self.refused.store(true, Ordering::SeqCst);
         let _ = self.cut.send(true);
     }
 
     pub fn heal(&self) {
         let _ = self.cut.send(false);
-    }
-
-    /// Whether it was ever cut.
-    pub fn was_cut(&self) -> bool {
-        self.refused.load(Ordering::SeqCst)
     }
 }
 
