@@ -1,5 +1,6 @@
 //! Replicas on real servers: they share one market while processes, servers and connections fail.
 
+mod meddler;
 mod servers;
 mod survive;
 mod world;
