@@ -160,7 +160,7 @@ async fn faults_of_the_server_leave_a_changeset_done_once_or_not_at_all() {
 async fn a_server_that_keeps_failing_is_unavailable_and_nothing_is_written() {
     let _turn = FAULTS.lock().await;
     let (settings, _drops) = settings();
-    let settings = MongoSettings { timeout: Duration::from_millis(300), ..settings };
+    let settings = MongoSettings { timeout: Duration::from_secs(1), ..settings };
     let db = connect(&settings).await;
     for fault in [
         doc! { "failCommands": ["insert"], "errorCode": 112, "errorLabels": ["TransientTransactionError"] },

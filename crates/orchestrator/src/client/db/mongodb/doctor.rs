@@ -52,7 +52,8 @@ pub struct Inspection {
     pub clock_skew: Micros,
     /// Whether the server's clock is ahead of ours.
     pub server_ahead: bool,
-    /// Collections and indexes that are missing or different; `setup` mends them.
+    /// Collections and indexes that are missing or different; `connect` mends them. Empty, too, when the user may not
+    /// look: then that is among the missing permissions.
     pub drift: Vec<Drift>,
     /// What the user may not do in the database but must: names of actions, such as `createIndex`. Empty, too, when the
     /// server asks for no user.
@@ -168,6 +169,10 @@ impl MongoDatabase {
                     greeting.get_datetime("localTime").map_or(0, |at| at.timestamp_millis() * 1_000 - middle);
             }
         }
+        let missing_permissions = permissions(&database).await?;
+        let blind = missing_permissions.iter().any(|action| action.starts_with("list"));
+        let drift =
+            if blind { Vec::new() } else { layout::drift(&database, schema, self.settings.expire).await? };
         let build = database.run_command(doc! { "buildInfo": 1 }).await.map_err(fault)?;
         Ok(Inspection {
             version: build.get_str("version").unwrap_or("unknown").to_owned(),
@@ -176,8 +181,8 @@ impl MongoDatabase {
             round_trip,
             clock_skew: Micros(skew.unsigned_abs()),
             server_ahead: skew > 0,
-            drift: layout::drift(&database, schema, self.settings.expire).await?,
-            missing_permissions: permissions(&database).await?,
+            drift,
+            missing_permissions,
         })
     }
 }
