@@ -264,6 +264,28 @@ async fn two_that_require_what_the_other_changes_do_not_both_pass() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_change_one_document_lose_nothing() {
+    let (settings, _drops) = settings();
+    let clients = [connect(&settings).await, connect(&settings).await];
+    put(&clients[0], "counter", json!({"n": 100})).await;
+    let commits = (0..24).map(|n: usize| {
+        let db = Arc::clone(&clients[n % 2]);
+        tokio::spawn(async move {
+            let mut changes = Changeset::new();
+            changes.insert_json(JOBS, format!("j{n:02}"), &json!({}));
+            changes.add(JOBS, "counter", "n", -5, 0);
+            db.commit(changes).await
+        })
+    });
+    let results: Vec<_> = join_all(commits).await.into_iter().map(Result::unwrap).collect();
+    let (good, bad): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!((good.len(), bad.len()), (20, 4));
+    assert!(bad.iter().all(|one| matches!(one, Err(DatabaseError::BelowFloor { .. }))), "{bad:?}");
+    assert_eq!(body(&clients[1], "counter").await, json!({"n": 0}));
+    assert_eq!(clients[1].count(JOBS, Filter::IdPrefix("j".into())).await.unwrap(), 20);
+}
+
 #[tokio::test]
 async fn bodies_lie_as_values_and_odd_ones_come_back() {
     let (settings, _drops) = settings();

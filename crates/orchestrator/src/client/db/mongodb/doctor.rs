@@ -56,7 +56,7 @@ pub struct Inspection {
     /// look: then that is among the missing permissions.
     pub drift: Vec<Drift>,
     /// What the user may not do in the database but must: names of actions, such as `createIndex`. Empty, too, when the
-    /// server asks for no user.
+    /// server asks for no user, or does not tell.
     pub missing_permissions: Vec<&'static str>,
 }
 
@@ -139,6 +139,11 @@ async fn permissions(database: &Database) -> Result<Vec<&'static str>> {
         return Ok(Vec::new());
     }
     let privileges = about.get_array("authenticatedUserPrivileges").map(Vec::as_slice).unwrap_or_default();
+    let roles = about.get_array("authenticatedUserRoles").map(Vec::as_slice).unwrap_or_default();
+    if privileges.is_empty() && !roles.is_empty() {
+        // Some servers speak of roles only, and these mean what somebody made them mean.
+        return Ok(Vec::new());
+    }
     Ok(missing(privileges, database.name()))
 }
 
