@@ -1,6 +1,11 @@
 //! What a host or a cloud must have before a client can work: plan, apply, verify.
 
 pub mod embedded;
+pub mod examination;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use crate::error::Result;
 

@@ -7,6 +7,8 @@ mod database;
 mod database_model;
 mod event_bus;
 mod job_queue;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod notification;
 mod provider;
 mod provider_crash;

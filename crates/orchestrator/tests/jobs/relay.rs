@@ -134,6 +134,9 @@ impl JobQueueClient for Outside {
     ) -> Result<Vec<JobMessage>, QueueError> {
         Ok(Vec::new())
     }
+    async fn extend(&self, _: JobKind, _: Phase, _: &Message, _: Micros) -> Result<(), QueueError> {
+        Ok(())
+    }
     async fn acknowledge(&self, _: JobKind, _: Phase, _: &Message) -> Result<(), QueueError> {
         Ok(())
     }

@@ -1,5 +1,9 @@
 //! Queues of jobs.
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod over_queue;
 
+#[cfg(feature = "kafka")]
+pub use kafka::{KafkaBroker, KafkaCluster, KafkaJobQueue, KafkaSettings};
 pub use over_queue::OverQueue;

@@ -43,6 +43,15 @@ pub trait JobQueueClient: Send + Sync + 'static {
         wait: Micros,
     ) -> Result<Vec<JobMessage>, QueueError>;
 
+    /// Hides a delivered hint for `visibility` from now, while its job is being worked on.
+    async fn extend(
+        &self,
+        kind: JobKind,
+        phase: Phase,
+        message: &Message,
+        visibility: Micros,
+    ) -> Result<(), QueueError>;
+
     /// Removes a delivered hint.
     async fn acknowledge(&self, kind: JobKind, phase: Phase, message: &Message) -> Result<(), QueueError>;
 
