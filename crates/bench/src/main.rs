@@ -4,6 +4,8 @@ use clap::{Parser, Subcommand};
 use row::Row;
 
 mod client;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod idle;
 mod jobs;
 mod market;
@@ -44,6 +46,9 @@ enum Bench {
     Idle(idle::Args),
     /// Jobs through the database alone: insert, claim, complete.
     Store(store::Args),
+    /// Jobs on MongoDB and SQS, beside the bare servers; what an idle replica asks of its database.
+    #[cfg(feature = "cluster")]
+    Cluster(cluster::Args),
     /// The baseline of `idle`; runs until it is killed.
     #[command(hide = true)]
     BareIdle,
@@ -72,6 +77,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Bench::Seal => seal::run()?,
         Bench::Idle(args) => idle::run(&args)?,
         Bench::Store(args) => store::store(&args),
+        #[cfg(feature = "cluster")]
+        Bench::Cluster(args) => cluster::run(&args)?,
         Bench::BareIdle => idle::bare()?,
     };
     row::print(&rows, cli.json)?;

@@ -10,6 +10,8 @@
 mod api;
 mod architecture;
 mod clients;
+#[cfg(all(feature = "mongodb", feature = "s3", feature = "sqs"))]
+mod cluster;
 mod contract;
 mod daemon;
 mod golden;

@@ -6,6 +6,7 @@
 mod api;
 mod config;
 mod demo;
+mod doctor;
 mod jobs;
 mod keys;
 mod output;
@@ -105,6 +106,11 @@ enum Command {
     /// Show what the daemon needs, make what is missing, and check it.
     #[command(after_help = "Examples:\n  orchestrator setup --plan\n  orchestrator setup --json")]
     Setup(setup::SetupArgs),
+    /// Ask every configured dependency how it is, and say how to mend what is wrong.
+    #[command(
+        after_help = "Examples:\n  orchestrator doctor --config orchestrator.toml\n  orchestrator doctor --json"
+    )]
+    Doctor(doctor::DoctorArgs),
     /// Run a whole market in a temporary directory and report on it.
     #[command(after_help = "Examples:\n  orchestrator demo\n  orchestrator demo --json | jq .credits_total")]
     Demo(demo::DemoArgs),
@@ -191,6 +197,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Run(args) => run::run(&args).await,
         Command::Provider(args) => provider::run(&args).await,
         Command::Setup(args) => setup::run(&args).await,
+        Command::Doctor(args) => doctor::run(&args).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Verify(args) => verify::run(&args).await,
         Command::Keys(command) => keys::run(&command).await,

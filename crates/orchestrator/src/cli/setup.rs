@@ -34,6 +34,8 @@ pub async fn run(args: &SetupArgs) -> Outcome {
         (Action::Create, false) => "made",
         (Action::Change, true) => "will be changed",
         (Action::Change, false) => "changed",
+        (Action::Remove, true) => "will be removed",
+        (Action::Remove, false) => "removed",
     };
     let rows = plan
         .steps

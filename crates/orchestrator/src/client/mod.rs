@@ -1,5 +1,7 @@
 //! Implementations of the ports. Each module holds one port's back ends; `crate::setup` chooses among them.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod cache;
 pub mod clock;
 pub mod cron;

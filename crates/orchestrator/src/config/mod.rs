@@ -113,6 +113,12 @@ impl Problems {
 }
 
 impl Config {
+    /// Whether other processes may work on the same database.
+    #[must_use]
+    pub const fn shared(&self) -> bool {
+        !matches!(self.database.backend, section::DatabaseBackend::Sqlite)
+    }
+
     /// Ranges, and combinations across sections.
     fn validate(&self) -> Problems {
         let mut problems = Problems::default();
@@ -124,7 +130,7 @@ impl Config {
         self.sla.validate(&mut problems);
         self.prober.validate(self, &mut problems);
         self.provider.validate(self, &mut problems);
-        self.settlement.validate(&mut problems);
+        self.settlement.validate(self, &mut problems);
         problems
     }
 }

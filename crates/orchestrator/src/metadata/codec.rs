@@ -2,11 +2,12 @@
 
 use crate::core::client::database::{Changeset, DatabaseError, Document, Entity, WriteOp};
 use crate::{
-    client::cron::{lease::LeaseRow, row::Row as Schedule},
+    client::cron::row::Row as Schedule,
     client::notification::topics::Topic,
     client::queue::database::Row as QueueMessage,
     controller::worker::trigger::TriggerStatus,
     core::client::damaged::Damaged,
+    core::client::lease::LeaseRow,
     core::job::Job,
     core::market::account::{Account, Transfer},
     core::market::allocation::Allocation,
@@ -20,6 +21,7 @@ use crate::{
     core::market::sla::{Bucket, Sight},
     core::market::unit::DataUnit,
     core::market::verdict::SlaVerdict,
+    service::access::vault_check::VaultCheck,
     service::allocation::reconcile::Budget,
     service::block::{ChainTip, Quarantined, RejectedBlock, SealedEntry},
     service::job::{lease::BootEpoch, subject::Subject},
@@ -96,4 +98,5 @@ pub const CODECS: &[Codec] = &[
     codec::<TriggerStatus>(),
     codec::<UnitDue>(),
     codec::<UnsealedMarker>(),
+    codec::<VaultCheck>(),
 ];

@@ -67,6 +67,7 @@ pub const ENTITIES: &[StoredEntity] = &[
     entity("trigger_status", 1),
     entity("unit_due", 1),
     entity("unsealed_marker", 1),
+    entity("vault_check", 1),
 ];
 
 /// The version of an entity's stored shape; an entity that is not listed stops the build.

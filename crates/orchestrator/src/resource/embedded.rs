@@ -144,7 +144,8 @@ fn unwritable(path: &Path, error: io::Error) -> Error {
 impl Resource for DataDir {
     fn plan(&self) -> Result<Plan> {
         let step = |path: &Path| {
-            Ok(Step { kind: "directory", name: path.display().to_string(), action: look_at(path)? })
+            let (name, action) = (path.display().to_string(), look_at(path)?);
+            Ok(Step { kind: "directory", name, action, changes: Vec::new() })
         };
         Ok(Plan { steps: self.directories().map(step).collect::<Result<_>>()? })
     }
@@ -153,7 +154,7 @@ impl Resource for DataDir {
         let plan = self.plan()?;
         for (path, step) in self.directories().zip(&plan.steps) {
             let done = match step.action {
-                Action::Exists => Ok(()),
+                Action::Exists | Action::Remove => Ok(()),
                 Action::Create => DirBuilder::new().recursive(true).mode(MODE).create(path),
                 Action::Change => fs::set_permissions(path, fs::Permissions::from_mode(MODE)),
             };
@@ -176,7 +177,7 @@ impl Resource for DataDir {
                         format!("{path} must have mode 0700; `setup` mends it"),
                     ));
                 }
-                Action::Exists => probe(path)?,
+                Action::Exists | Action::Remove => probe(path)?,
             }
         }
         Ok(())

@@ -1,11 +1,16 @@
 //! What a host or a cloud must have before a client can work: plan, apply, verify.
 
+#[cfg(feature = "aws")]
+pub mod aws;
+pub mod check;
 pub mod embedded;
 pub mod examination;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[cfg(feature = "redis")]
 pub mod redis;
+
+use async_trait::async_trait;
 
 use crate::error::Result;
 
@@ -19,6 +24,8 @@ pub enum Action {
     Create,
     /// It is there and will be changed.
     Change,
+    /// It is there and will be removed.
+    Remove,
 }
 
 /// One resource of a plan.
@@ -30,6 +37,9 @@ pub struct Step {
     pub name: String,
     /// What becomes of it.
     pub action: Action,
+    /// What of it will be changed, for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
 }
 
 /// What must be done, in order.
@@ -66,4 +76,38 @@ pub trait Resource {
     /// # Errors
     /// The first thing that is not so.
     fn verify(&self) -> Result<()>;
+}
+
+/// A set of resources at a service elsewhere.
+#[async_trait]
+pub trait RemoteResource: Send + Sync {
+    /// What exists, what would be made and what would be changed; changes nothing.
+    ///
+    /// # Errors
+    /// When what is there stands in the way, or the service can't be asked.
+    async fn plan(&self) -> Result<Plan>;
+
+    /// Makes what is missing, mends what differs, and says what it did; a second call does nothing.
+    ///
+    /// # Errors
+    /// When something can't be made. What was made before stays.
+    async fn apply(&self) -> Result<Plan>;
+
+    /// Checks that everything is there as it should be.
+    ///
+    /// # Errors
+    /// The first thing that is not so.
+    async fn verify(&self) -> Result<()>;
+
+    /// What [`RemoteResource::destroy`] would remove.
+    ///
+    /// # Errors
+    /// When the service can't be asked.
+    async fn plan_destroy(&self) -> Result<Plan>;
+
+    /// Removes what [`RemoteResource::apply`] makes, and nothing else; says what it did.
+    ///
+    /// # Errors
+    /// When something can't be removed, such as a bucket with objects. What was removed before is gone.
+    async fn destroy(&self) -> Result<Plan>;
 }

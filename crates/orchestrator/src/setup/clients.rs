@@ -1,44 +1,38 @@
-//! Configuration → clients: every port with the back end that the configuration names.
+//! Configuration → clients: every port with the back end that the configuration names, and the decorators between them and
+//! the services.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
-use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use super::secret;
+use super::{backends, secret};
 use crate::{
     client::{
-        cache::{MemoryCache, MemoryCacheSettings},
         clock::{SystemClock, SystemEntropy},
-        cron::{LocalCron, LocalOneTime, LocalScheduler, LocalSchedulerSettings},
+        cron::LocalScheduler,
         da::LocalDa,
-        db::sqlite::{Options, SqliteDatabase},
-        event_bus::LocalEventBus,
-        job_queue::OverQueue,
-        network::{
-            http::{HttpClient, HttpSettings},
-            s3_probe::{S3Probe, S3ProbeSettings},
-        },
-        notification::{LocalNotifier, NotifierSettings},
+        network::s3_probe::{S3Probe, S3ProbeSettings},
         provider::{AdapterDirectory, CoHosted, EmbeddedSettings},
-        queue::{DatabaseQueue, DatabaseQueueSettings},
         settlement::{LocalRules, LocalSettlement},
-        storage::FilesystemStorage,
         vault::AesVault,
     },
-    config::Config,
+    config::{
+        Config,
+        section::{Dispatch, Settlement},
+    },
+    controller::worker::OutboxFeed,
     core::{
         client::{
             cache::CacheClient,
+            changes::ChangeSource,
             clock::{Clock, Entropy},
             database::{Committer, DatabaseClient},
-            event_bus::EventFeed,
+            event_bus::{EventBusClient, EventFeed},
             notification::NotificationClient,
             probe::ProbeClient,
             provider::ProviderDirectory,
             queue::QueueClient,
             scheduler::SchedulerClient,
-            schema,
             storage::StorageClient,
             vault::Vault,
         },
@@ -47,8 +41,8 @@ use crate::{
     },
     error::{Error, ErrorCode, Result},
     service::{
-        job::{Wake, WakingCommitter},
-        outbox::ALERT_TOPIC,
+        access::check_vault,
+        job::{HintingCommitter, Wake, WakingCommitter, hints},
         scoring::{ChangeFeed, WatchedCommitter},
         settlement::SettlementDomains,
         work::Work,
@@ -58,13 +52,19 @@ use crate::{
 /// The event bus of domain events.
 pub const BUS: &str = "market";
 /// Events that a slow reader of the stream may be behind.
-const FEED_CAPACITY: usize = 4_096;
+pub const FEED_CAPACITY: usize = 4_096;
 
 /// Every client of the daemon.
 pub struct Clients {
+    /// Names this process among the replicas.
+    pub node: String,
+    /// Whether other replicas may work on the same database.
+    pub shared: bool,
+    /// Whether workers learn of jobs by hints.
+    pub hinted: bool,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
-    pub database: Arc<SqliteDatabase>,
+    pub database: Arc<dyn DatabaseClient>,
     /// The one write path, with the signals that follow a commit.
     pub committer: Arc<dyn Committer>,
     /// What the job engine commits through: it wakes itself, so only the offerings are told.
@@ -72,13 +72,17 @@ pub struct Clients {
     pub work: Work,
     pub wake: Arc<Wake>,
     pub changes: ChangeFeed,
+    /// What tells of other replicas' changes, where there are others.
+    pub change_source: Option<Arc<dyn ChangeSource>>,
     pub vault: Arc<dyn Vault>,
     pub cache: Arc<dyn CacheClient>,
     pub storage: Arc<dyn StorageClient>,
     pub queue: Arc<dyn QueueClient>,
     pub job_queue: Arc<dyn JobQueueClient>,
-    pub events: Arc<LocalEventBus>,
+    pub events: Arc<dyn EventBusClient>,
     pub feed: Arc<dyn EventFeed>,
+    /// What the feed needs to run, where it does not run by itself.
+    pub feed_task: Option<Arc<OutboxFeed>>,
     pub notification: Arc<dyn NotificationClient>,
     pub cron: Arc<dyn CronClient>,
     pub one_time: Arc<dyn SchedulerClient>,
@@ -94,21 +98,46 @@ pub struct Clients {
 pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Result<Clients> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let directory = config.data.dir.as_path();
-    let database = open_database(directory).await?;
-    let port: Arc<dyn DatabaseClient> = database.clone();
+    let (shared, hinted) = (config.shared(), config.jobs.dispatch != Dispatch::Database);
+    let node = match shared {
+        true => format!("replica-{}-{:08x}", std::process::id(), entropy.below(1 << 32)),
+        // One process alone may open the data directory, so it goes on with its own leases at once.
+        false => "embedded".to_owned(),
+    };
+    let (database, change_source) = backends::open_database(config).await?;
     let ids = IdGenerator::new(clock.clone(), entropy.clone());
+    let vault_key = secret::vault_key(config, entropy.as_ref())?;
+    let vault: Arc<dyn Vault> = Arc::new(AesVault::new(&vault_key, entropy.clone()));
+
+    check_vault(database.as_ref(), database.as_ref(), vault.as_ref()).await?;
+    let cloud = backends::Cloud::open(config, &clock).await?;
+    let base =
+        backends::Base { config, cloud: &cloud, database: &database, clock: &clock, entropy: &entropy };
+    let queue = base.queue().await?;
+    let job_queue = base.job_queue(&queue).await?;
+    let storage = base.storage().await?;
+    let notification = base.notification().await?;
+    let cache = base.cache().await?;
+    let (events, local_feed) = base.events(&queue).await?;
+    let schedule = base.schedule(&queue, &node)?;
 
     let wake = Arc::new(Wake::default());
     let changes = ChangeFeed::new();
-    let waking: Arc<dyn Committer> = Arc::new(WakingCommitter::new(database.clone(), wake.clone()));
-    let committer: Arc<dyn Committer> = Arc::new(WatchedCommitter::new(waking, changes.clone()));
+    let waking = WakingCommitter::new(database.clone(), wake.clone());
+    let signalling: Arc<dyn Committer> = match hinted {
+        false => Arc::new(waking),
+        true => {
+            let (hints, sender) = hints(job_queue.clone(), clock.clone());
+            // Ends by itself when the last committer is gone.
+            tokio::spawn(sender.run());
+            Arc::new(HintingCommitter::new(Arc::new(waking.outbox_only()), hints))
+        }
+    };
+    let committer: Arc<dyn Committer> = Arc::new(WatchedCommitter::new(signalling, changes.clone()));
     let engine_committer: Arc<dyn Committer> =
         Arc::new(WatchedCommitter::new(database.clone(), changes.clone()));
     let work = Work::new(database.clone(), committer.clone(), ids);
 
-    let vault_key = secret::vault_key(config, entropy.as_ref())?;
-    let vault: Arc<dyn Vault> = Arc::new(AesVault::new(&vault_key, entropy.clone()));
     let co_hosted =
         co_hosted.map(|(admin_url, token)| CoHosted { admin_url, admin_token: Zeroizing::new(token) });
     let providers: Arc<dyn ProviderDirectory> =
@@ -117,35 +146,24 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         S3ProbeSettings { timeout: config.prober.timeout.0.to_std(), ..S3ProbeSettings::default() };
     let probe: Arc<dyn ProbeClient> = Arc::new(S3Probe::new(probe_settings).map_err(Error::internal)?);
 
-    let storage: Arc<dyn StorageClient> = Arc::new(
-        FilesystemStorage::open(directory.join("storage"))
-            .await
-            .map_err(|error| unready("storage", error))?,
-    );
-    let queue: Arc<dyn QueueClient> = Arc::new(DatabaseQueue::new(
-        port.clone(),
-        clock.clone(),
-        entropy.clone(),
-        DatabaseQueueSettings::default(),
-    ));
-    let job_queue: Arc<dyn JobQueueClient> = Arc::new(OverQueue::new(queue.clone(), "jobs"));
-    job_queue.create_queues().await.map_err(|error| unready("job queue", error))?;
-    let events = Arc::new(LocalEventBus::new(queue.clone(), FEED_CAPACITY));
-    let notification = notifier(config, port.clone(), clock.clone()).await?;
-
-    let timer = Arc::new(Notify::new());
-    let cron: Arc<dyn CronClient> = Arc::new(LocalCron::new(port.clone(), clock.clone(), timer.clone()));
-    let one_time: Arc<dyn SchedulerClient> = Arc::new(LocalOneTime::new(port.clone(), timer.clone()));
-    let settings = LocalSchedulerSettings::default();
-    // One process alone may open the data directory, so it goes on with its own leader's lease at once.
-    let schedules =
-        Arc::new(LocalScheduler::new(port, queue.clone(), clock.clone(), timer, "embedded", settings));
-
+    let feed_task = match local_feed {
+        Some(_) if !shared => None,
+        _ => Some(OutboxFeed::new(database.clone(), clock.clone(), FEED_CAPACITY)),
+    };
+    let feed: Arc<dyn EventFeed> = match (&feed_task, local_feed) {
+        (None, Some(feed)) => feed,
+        (Some(task), _) => task.clone(),
+        (None, None) => return Err(Error::internal("no event feed")),
+    };
     let (settlement, da) = settlement_layer(config, clock.clone())?;
     let domains = SettlementDomains::new([settlement.clone()]);
     Ok(Clients {
-        cache: Arc::new(MemoryCache::new(clock.clone(), &MemoryCacheSettings::default())),
-        feed: events.clone(),
+        node,
+        shared,
+        hinted,
+        cache,
+        feed,
+        feed_task,
         clock,
         entropy,
         database,
@@ -154,15 +172,16 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         work,
         wake,
         changes,
+        change_source,
         vault,
         storage,
         queue,
         job_queue,
         events,
         notification,
-        cron,
-        one_time,
-        schedules,
+        cron: schedule.cron,
+        one_time: schedule.one_time,
+        schedules: schedule.runner,
         settlement,
         domains,
         da,
@@ -171,19 +190,12 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     })
 }
 
-/// Opens the database of a data directory, with its schema.
-pub async fn open_database(directory: &Path) -> Result<Arc<SqliteDatabase>> {
-    let database = SqliteDatabase::open(&directory.join("orchestrator.db"), Options::default())?;
-    database.connect(schema::ALL).await?;
-    Ok(database)
-}
-
 /// The local settlement and data-availability layers.
 pub fn settlement_layer(
     config: &Config,
     clock: Arc<dyn Clock>,
 ) -> Result<(Arc<dyn SettlementClient>, Arc<dyn DaClient>)> {
-    let chain = config.data.dir.join("chain");
+    let chain = Settlement::directory(config);
     std::fs::create_dir_all(&chain).map_err(|error| unready("settlement layer", error))?;
     let rules = LocalRules { confirm_after: Micros::ZERO, final_after: config.settlement.finality.0 };
     let settlement = LocalSettlement::open(&chain.join("settlement.db"), DomainId::local(), rules, clock)
@@ -192,28 +204,6 @@ pub fn settlement_layer(
     Ok((Arc::new(settlement), Arc::new(da)))
 }
 
-async fn notifier(
-    config: &Config,
-    database: Arc<dyn DatabaseClient>,
-    clock: Arc<dyn Clock>,
-) -> Result<Arc<dyn NotificationClient>> {
-    let http = HttpSettings {
-        allow_private: config.notification.allow_private_addresses,
-        ..HttpSettings::default()
-    };
-    let http = HttpClient::new(http).map_err(Error::internal)?;
-    let notifier = LocalNotifier::new(database, http, clock, NotifierSettings::default());
-    let failed = |error| unready("notification", error);
-    notifier.create_topic(ALERT_TOPIC).await.map_err(failed)?;
-    notifier.subscribe(ALERT_TOPIC, "log:").await.map_err(failed)?;
-    for address in &config.notification.webhooks {
-        notifier.subscribe(ALERT_TOPIC, address).await.map_err(|error| {
-            Error::new(ErrorCode::InvalidConfig, format!("notification.webhooks: {error}")).because(error)
-        })?;
-    }
-    Ok(Arc::new(notifier))
-}
-
-fn unready(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn unready(what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorCode::Unavailable, format!("the {what} can't be opened")).because(error)
 }

@@ -38,10 +38,7 @@ pub fn of(clients: &Clients) -> Vec<Arc<dyn Dependency>> {
             "database",
             Box::new(move || {
                 let database = database.clone();
-                Box::pin(async move {
-                    use crate::core::client::database::DatabaseClient;
-                    database.health().await.map_err(Source::from)
-                })
+                Box::pin(async move { database.health().await.map_err(Source::from) })
             }),
         ),
         (

@@ -32,6 +32,26 @@ pub fn vault_key(config: &Config, entropy: &dyn Entropy) -> Result<Zeroizing<[u8
     parse_key(&text, &path.display().to_string())
 }
 
+/// Where the vault's key comes from, for people.
+#[must_use]
+pub fn vault_key_place(config: &Config) -> String {
+    match std::env::var_os(VAULT_KEY_VARIABLE) {
+        Some(_) => format!("environment {VAULT_KEY_VARIABLE}"),
+        None => format!("file {}", vault_key_path(config).display()),
+    }
+}
+
+/// Whether there is a vault key; makes none.
+///
+/// # Errors
+/// As [`vault_key`].
+pub fn look_at_vault_key(config: &Config) -> Result<bool> {
+    if std::env::var_os(VAULT_KEY_VARIABLE).is_none() && !vault_key_path(config).exists() {
+        return Ok(false);
+    }
+    vault_key(config, &crate::client::clock::SystemEntropy).map(|_| true)
+}
+
 /// Where the vault's key lies.
 #[must_use]
 pub fn vault_key_path(config: &Config) -> PathBuf {

@@ -19,8 +19,8 @@ fn target(queue: &str, body: &str) -> CronTarget {
     CronTarget { queue: queue.into(), body: body.into() }
 }
 
-async fn suite<T: CronClient, F: Future<Output = (Bed, T)>>(make: impl Fn() -> F) {
-    let (_bed, cron) = make().await;
+/// The queue `q` must exist.
+async fn suite(cron: impl CronClient) {
     assert_eq!(cron.list().await.unwrap(), []);
     assert!(matches!(cron.create("a", Micros::ZERO).await, Err(CronError::Invalid { .. })));
     assert!(matches!(cron.add_target("a", target("q", "m")).await, Err(CronError::NoSchedule(_))));
@@ -99,22 +99,18 @@ async fn runners(bed: Bed) {
 
 #[tokio::test]
 async fn over_the_memory_database() {
-    let make = || async {
-        let bed = Bed::memory().await;
-        let cron = cron(&bed);
-        (bed, cron)
-    };
-    suite(make).await;
+    suite(cron(&Bed::memory().await)).await;
 }
 
 #[tokio::test]
 async fn over_the_sqlite_database() {
-    let make = || async {
-        let bed = Bed::sqlite().await;
-        let cron = cron(&bed);
-        (bed, cron)
-    };
-    suite(make).await;
+    suite(cron(&Bed::sqlite().await)).await;
+}
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn over_mongodb() {
+    suite(cron(&Bed::mongodb().await)).await;
 }
 
 #[tokio::test]
@@ -125,6 +121,12 @@ async fn runners_over_the_memory_database() {
 #[tokio::test]
 async fn runners_over_the_sqlite_database() {
     runners(Bed::sqlite().await).await;
+}
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn runners_over_mongodb() {
+    runners(Bed::mongodb().await).await;
 }
 
 #[tokio::test]
@@ -144,4 +146,70 @@ async fn a_runner_that_shuts_down_gives_its_lease_back() {
     shutdown.cancel();
     running.await.unwrap();
     assert!(runner(&bed, "b", 2).tick().await.unwrap().leader);
+}
+
+#[cfg(feature = "eventbridge")]
+mod at_event_bridge {
+    use orchestrator::client::{cron::EventBridgeCron, queue::SqsQueue};
+
+    use super::*;
+    use crate::contract::aws;
+
+    async fn service(test: &str) -> (EventBridgeCron, Arc<SqsQueue>) {
+        let clients = aws::clients(test).await;
+        let queue = aws::queue(&clients);
+        queue.create("q").await.unwrap();
+        (EventBridgeCron::new(clients, queue.clone()), queue)
+    }
+
+    #[tokio::test]
+    async fn at_event_bridge() {
+        suite(service("cron").await.0).await;
+    }
+
+    /// Takes as long as EventBridge takes for a minute.
+    #[tokio::test]
+    async fn a_schedule_of_a_minute_sends_its_text_to_its_queue() {
+        let (cron, queue) = service("minute").await;
+        cron.create("seal_blocks", Micros::from_secs(60)).await.unwrap();
+        cron.create("never", Micros::from_secs(60)).await.unwrap();
+        cron.add_target("seal_blocks", target("q", "seal_blocks")).await.unwrap();
+        cron.add_target("never", target("q", "never")).await.unwrap();
+        cron.set_enabled("never", false).await.unwrap();
+        let came = queue.receive("q", 10, Micros::from_secs(30), Micros::from_secs(180)).await.unwrap();
+        assert_eq!(came.iter().map(|m| m.body.as_str()).collect::<Vec<_>>(), ["seal_blocks"]);
+        for name in ["seal_blocks", "never"] {
+            cron.delete(name).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_event_bridge_can_not_keep_is_refused_with_a_reason() {
+        let (cron, _) = service("rates").await;
+        for (every, word) in [(59, "once a minute"), (90, "whole minutes")] {
+            let refused = cron.create("a", Micros::from_secs(every)).await.unwrap_err();
+            assert!(
+                matches!(&refused, CronError::Invalid { reason, .. } if reason.contains(word)),
+                "{refused}"
+            );
+        }
+        assert_eq!(cron.list().await.unwrap(), []);
+        cron.create("a", Micros::from_secs(60)).await.unwrap();
+        let lost = cron.add_target("a", target("nowhere", "m")).await.unwrap_err();
+        assert!(lost.to_string().contains("orchestrator setup"), "{lost}");
+        let name = cron.create(&"n".repeat(64), Micros::from_secs(60)).await;
+        assert!(matches!(name, Err(CronError::Invalid { .. })));
+    }
+
+    #[tokio::test]
+    async fn schedules_of_a_prefix_that_begins_alike_are_left_alone() {
+        let (cron, _) = service("alike").await;
+        let clients = aws::clients("other").await;
+        cron.create("a", Micros::from_secs(60)).await.unwrap();
+        let longer = aws::clients_with(&format!("{}-b", clients.prefix()), "test").await;
+        let queue = aws::queue(&longer);
+        EventBridgeCron::new(longer, queue.clone()).create("x", Micros::from_secs(60)).await.unwrap();
+        let shorter = EventBridgeCron::new(clients.clone(), aws::queue(&clients));
+        assert_eq!(shorter.list().await.unwrap(), []);
+    }
 }

@@ -18,23 +18,31 @@ use orchestrator::{
 };
 use serde_json::{Value, json};
 
+use super::support::Keep;
+
 /// A database, and what must live as long as it does.
 pub struct Opened {
     pub db: Arc<dyn DatabaseClient>,
-    pub _dir: Option<tempfile::TempDir>,
+    pub _keep: Keep,
 }
 
 pub async fn memory() -> Opened {
     let db = MemoryDatabase::new();
     db.connect(schema::ALL).await.unwrap();
-    Opened { db: Arc::new(db), _dir: None }
+    Opened { db: Arc::new(db), _keep: None }
 }
 
 pub async fn sqlite() -> Opened {
     let dir = tempfile::tempdir().unwrap();
     let db = SqliteDatabase::open(&dir.path().join("db"), Options::default()).unwrap();
     db.connect(schema::ALL).await.unwrap();
-    Opened { db, _dir: Some(dir) }
+    Opened { db, _keep: Some(Box::new(dir)) }
+}
+
+#[cfg(feature = "mongodb")]
+pub async fn mongodb() -> Opened {
+    let (db, keep) = super::mongodb::connected().await;
+    Opened { db, _keep: Some(Box::new(keep)) }
 }
 
 macro_rules! contract {
@@ -46,6 +54,11 @@ macro_rules! contract {
         mod on_sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() { super::$test(&super::sqlite().await.db).await; })+
+        }
+        #[cfg(feature = "mongodb")]
+        mod on_mongodb {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() { super::$test(&super::mongodb().await.db).await; })+
         }
     };
 }

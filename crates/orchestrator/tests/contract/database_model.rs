@@ -2,7 +2,8 @@
 
 use orchestrator::core::client::{
     database::{
-        Changeset, Claim, DatabaseClient, DatabaseError, Expect, Filter, Query, Scalar, Sort, Write, WriteOp,
+        Changeset, Claim, DatabaseClient, DatabaseError, Document, Expect, Filter, Query, Scalar, Sort,
+        Write, WriteOp,
     },
     schema::{Collection, JOBS, TRANSFERS},
 };
@@ -133,6 +134,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Documents as text; how a body is written is a back end's own.
+fn shown(documents: &[Document]) -> String {
+    let value = |document: &Document| serde_json::from_str::<Value>(&document.body).unwrap();
+    let shown: Vec<_> = documents.iter().map(|d| (&d.id, d.version, value(d))).collect();
+    format!("{shown:?}")
+}
+
 /// What a step answers, as text: values and kinds of errors, not their wording.
 async fn run(db: &dyn DatabaseClient, step: &Step) -> String {
     let told = |error: DatabaseError| match error {
@@ -143,15 +151,13 @@ async fn run(db: &dyn DatabaseClient, step: &Step) -> String {
         Step::Commit(changes) => {
             db.commit(changes.clone()).await.map_or_else(told, |()| "committed".to_owned())
         }
-        Step::Claim(claim) => {
-            db.claim(claim.clone()).await.map_or_else(told, |documents| format!("{documents:?}"))
-        }
+        Step::Claim(claim) => db.claim(claim.clone()).await.map_or_else(told, |documents| shown(&documents)),
         Step::Find(query) => {
             let mut all = String::new();
             let mut query = query.clone();
             loop {
                 let page = db.find(query.clone()).await.unwrap();
-                all.push_str(&format!("{page:?}"));
+                all.push_str(&format!("{} {:?}", shown(&page.documents), page.next));
                 if page.next.is_none() {
                     break;
                 }
@@ -178,6 +184,30 @@ proptest! {
             for collection in [JOBS, TRANSFERS] {
                 let wanted = memory.db.find(Query::new(collection)).await.unwrap();
                 prop_assert_eq!(sqlite.db.find(Query::new(collection)).await.unwrap(), wanted);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[cfg(feature = "mongodb")]
+proptest! {
+    // Each case takes a database of its own, on a server.
+    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mongodb_answers_alike(steps in prop::collection::vec(step(), 1..30)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (memory, other) = (memory().await, super::database::mongodb().await);
+            for step in &steps {
+                let wanted = run(&*memory.db, step).await;
+                prop_assert_eq!(run(&*other.db, step).await, wanted, "{:?}", step);
+            }
+            for collection in [JOBS, TRANSFERS] {
+                let wanted = memory.db.find(Query::new(collection)).await.unwrap();
+                let found = other.db.find(Query::new(collection)).await.unwrap();
+                prop_assert_eq!(shown(&found.documents), shown(&wanted.documents));
             }
             Ok(())
         })?;

@@ -1,5 +1,7 @@
 //! The contract of `JobQueueClient`.
 
+use std::sync::Arc;
+
 use orchestrator::{
     client::job_queue::OverQueue,
     core::{
@@ -29,13 +31,21 @@ where
     P: JobQueueClient,
     Q: AsyncFn(JobKind, String),
 {
-    let (_guard, jobs, _) = make().await;
-    hints_go_to_their_kind_and_phase(&jobs).await;
-    a_hint_that_is_given_back_comes_again(&jobs).await;
-    let (_guard, jobs, poison) = make().await;
-    poison_keeps_its_bytes_among_the_dead_letters(&jobs, poison).await;
-    let (_guard, jobs, _) = make().await;
-    redrive_sends_back_no_more_than_asked(&jobs).await;
+    tokio::join!(
+        async {
+            let (_guard, jobs, _) = make().await;
+            hints_go_to_their_kind_and_phase(&jobs).await;
+            a_hint_that_is_given_back_comes_again(&jobs).await;
+        },
+        async {
+            let (_guard, jobs, poison) = make().await;
+            poison_keeps_its_bytes_among_the_dead_letters(&jobs, poison).await;
+        },
+        async {
+            let (_guard, jobs, _) = make().await;
+            redrive_sends_back_no_more_than_asked(&jobs).await;
+        },
+    );
 }
 
 /// Receives until so many have come: a service far away may need a while, and may give them in parts.
@@ -148,14 +158,17 @@ async fn redrive_sends_back_no_more_than_asked(jobs: &impl JobQueueClient) {
     }
 }
 
-async fn over(bed: Bed) -> (Bed, OverQueue, impl AsyncFn(JobKind, String)) {
-    let queue = bed.queue(1);
-    let jobs = OverQueue::new(queue.clone(), "test");
-    let poison = async move |kind, body| {
+/// Puts a text into the queue of a kind's first phase.
+fn poisoner(queue: Arc<dyn QueueClient>) -> impl AsyncFn(JobKind, String) {
+    async move |kind, body| {
         let name = OverQueue::new(queue.clone(), "test").queue_name(kind, Phase::Process);
         queue.send(&name, vec![NewMessage { body, delay: Micros::ZERO }]).await.unwrap();
-    };
-    (bed, jobs, poison)
+    }
+}
+
+async fn over(bed: Bed) -> (Bed, OverQueue, impl AsyncFn(JobKind, String)) {
+    let queue = bed.queue(1);
+    (bed, OverQueue::new(queue.clone(), "test"), poisoner(queue))
 }
 
 #[tokio::test]
@@ -166,4 +179,48 @@ async fn over_the_memory_database() {
 #[tokio::test]
 async fn over_the_sqlite_database() {
     suite(async || over(Bed::sqlite().await).await).await;
+}
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn over_mongodb() {
+    suite(async || over(Bed::mongodb().await).await).await;
+}
+
+#[cfg(feature = "sqs")]
+mod at_sqs {
+    use orchestrator::client::job_queue::{SqsJobQueue, SqsJobQueueSettings};
+
+    use super::*;
+    use crate::contract::aws::{clients, queue};
+
+    async fn jobs(settings: SqsJobQueueSettings) -> ((), SqsJobQueue, impl AsyncFn(JobKind, String)) {
+        let queue = queue(&clients("jobs").await);
+        ((), SqsJobQueue::new(queue.clone(), "test", settings), poisoner(queue))
+    }
+
+    #[tokio::test]
+    async fn at_sqs() {
+        suite(async || jobs(SqsJobQueueSettings::default()).await).await;
+    }
+
+    #[tokio::test]
+    async fn a_hint_that_nobody_lives_to_remove_is_moved_by_sqs_and_comes_back() {
+        let settings = SqsJobQueueSettings { max_receives: 2, ..SqsJobQueueSettings::default() };
+        let ((), jobs, _) = jobs(settings).await;
+        jobs.create_queues().await.unwrap();
+        jobs.send(JobKind::Purge, Phase::Verify, &[job(7)], Micros::ZERO).await.unwrap();
+        let mut deliveries = 0;
+        while jobs.dead_letters().await.unwrap() == 0 {
+            let wait = Micros::from_secs(2);
+            let came =
+                jobs.receive(JobKind::Purge, Phase::Verify, 1, Micros::from_secs(1), wait).await.unwrap();
+            deliveries += came.len();
+            assert!(deliveries <= 2, "SQS stops handing it out");
+        }
+        assert_eq!(deliveries, 2);
+        assert_eq!(jobs.redrive(9).await.unwrap(), 1);
+        assert_eq!(take(&jobs, JobKind::Purge, Phase::Process, 1).await, [Some(job(7))]);
+        assert_eq!(jobs.dead_letters().await.unwrap(), 0);
+    }
 }

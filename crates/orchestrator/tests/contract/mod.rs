@@ -1,5 +1,7 @@
 //! Contract suites: one per port, generic over the implementation, run on every implementation.
 
+#[cfg(feature = "aws")]
+mod aws;
 mod cache;
 mod cron;
 mod da;
@@ -9,6 +11,8 @@ mod event_bus;
 mod job_queue;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 mod notification;
 mod provider;
 mod provider_crash;
@@ -20,3 +24,4 @@ mod settlement;
 mod sqlite;
 mod storage;
 mod support;
+mod visibility;

@@ -23,26 +23,27 @@ fn notification() -> Notification {
     Notification { id: "n1".into(), subject: "disk full".into(), body: json!({ "free": 0 }) }
 }
 
-async fn suite(client: impl NotificationClient) {
+/// `address` is one that the service can deliver to.
+async fn suite(client: &impl NotificationClient, address: &str) {
     let no_topic = |result: Result<(), NotificationError>| {
         assert!(matches!(result, Err(NotificationError::NoTopic(_))));
     };
-    no_topic(client.subscribe("alerts", "log:").await);
-    no_topic(client.unsubscribe("alerts", "log:").await);
+    no_topic(client.subscribe("alerts", address).await);
+    no_topic(client.unsubscribe("alerts", address).await);
     no_topic(client.publish("alerts", &notification()).await);
     for topic in ["b", "alerts", "b"] {
         client.create_topic(topic).await.unwrap();
     }
     assert_eq!(client.topics().await.unwrap(), ["alerts", "b"]);
     client.publish("alerts", &notification()).await.unwrap();
-    client.subscribe("alerts", "log:").await.unwrap();
-    client.subscribe("alerts", "log:").await.unwrap();
+    client.subscribe("alerts", address).await.unwrap();
+    client.subscribe("alerts", address).await.unwrap();
     client.create_topic("alerts").await.unwrap();
     client.publish("alerts", &notification()).await.unwrap();
     let bad = client.subscribe("alerts", "nonsense").await;
     assert!(matches!(bad, Err(NotificationError::InvalidAddress { .. })));
-    client.unsubscribe("alerts", "log:").await.unwrap();
-    client.unsubscribe("alerts", "log:").await.unwrap();
+    client.unsubscribe("alerts", address).await.unwrap();
+    client.unsubscribe("alerts", address).await.unwrap();
 }
 
 fn notifier(bed: &Bed, allow_private: bool) -> LocalNotifier {
@@ -71,7 +72,7 @@ async fn webhook(statuses: Vec<u16>) -> (SocketAddr, Seen) {
 #[tokio::test]
 async fn in_memory() {
     let client = Arc::new(MemoryNotifier::new());
-    suite(MemoryNotifier::new()).await;
+    suite(&MemoryNotifier::new(), "log:").await;
     client.create_topic("t").await.unwrap();
     client.subscribe("t", "log:").await.unwrap();
     client.publish("t", &notification()).await.unwrap();
@@ -80,12 +81,18 @@ async fn in_memory() {
 
 #[tokio::test]
 async fn over_the_memory_database() {
-    suite(notifier(&Bed::memory().await, false)).await;
+    suite(&notifier(&Bed::memory().await, false), "log:").await;
 }
 
 #[tokio::test]
 async fn over_the_sqlite_database() {
-    suite(notifier(&Bed::sqlite().await, false)).await;
+    suite(&notifier(&Bed::sqlite().await, false), "log:").await;
+}
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn over_mongodb() {
+    suite(notifier(&Bed::mongodb().await, false)).await;
 }
 
 #[tokio::test]
@@ -124,4 +131,69 @@ async fn private_webhooks_are_refused_at_subscription_and_at_delivery() {
     strict.subscribe("t", &url).await.unwrap();
     assert!(matches!(strict.publish("t", &notification()).await, Err(NotificationError::Undelivered(_))));
     assert_eq!(seen.lock().len(), 0);
+}
+
+#[cfg(all(feature = "sns", feature = "sqs"))]
+mod at_sns {
+    use orchestrator::{
+        client::{notification::SnsNotifier, queue::SqsQueue},
+        core::client::queue::QueueClient,
+    };
+
+    use super::*;
+    use crate::contract::aws::{self, clients};
+
+    async fn subscriber() -> (SnsNotifier, Arc<SqsQueue>, String) {
+        let clients = clients("sns").await;
+        let queue = aws::queue(&clients);
+        queue.create("alerts").await.unwrap();
+        let arn = queue.arn("alerts").await.unwrap();
+        queue.allow("alerts", "sns.amazonaws.com", "alerts", "arn:aws:sns:*:*:*").await.unwrap();
+        (SnsNotifier::new(clients), queue, arn)
+    }
+
+    #[tokio::test]
+    async fn at_sns() {
+        let (client, queue, address) = subscriber().await;
+        suite(&client, &address).await;
+        // Of the two that were published one had a subscriber.
+        let came = queue.receive("alerts", 10, Micros::from_secs(30), Micros::from_secs(20)).await.unwrap();
+        let bodies: Vec<Value> = came.iter().map(|m| serde_json::from_str(&m.body).unwrap()).collect();
+        let expected =
+            json!({ "topic": "alerts", "id": "n1", "subject": "disk full", "body": { "free": 0 } });
+        assert_eq!(bodies, [expected]);
+        client.publish("alerts", &notification()).await.unwrap();
+        assert_eq!(
+            queue.receive("alerts", 10, Micros::from_secs(30), Micros::from_secs(1)).await.unwrap(),
+            []
+        );
+    }
+
+    #[tokio::test]
+    async fn alerts_with_any_subject_and_of_any_length_arrive() {
+        let (client, queue, address) = subscriber().await;
+        client.create_topic("alerts").await.unwrap();
+        client.subscribe("alerts", &address).await.unwrap();
+        let odd = Notification {
+            id: "n2".into(),
+            subject: "\u{e4}\n".repeat(200),
+            body: json!("\"".repeat(300 << 10)),
+        };
+        client.publish("alerts", &odd).await.unwrap();
+        let came = queue.receive("alerts", 10, Micros::from_secs(30), Micros::from_secs(20)).await.unwrap();
+        let body: Value = serde_json::from_str(&came[0].body).unwrap();
+        assert_eq!((&body["id"], &body["subject"]), (&json!("n2"), &json!(odd.subject)));
+        assert!(body["body"]["truncated"].as_str().unwrap().len() > 10_000);
+    }
+
+    #[tokio::test]
+    async fn a_topic_of_somebody_elses_is_used_and_never_made() {
+        let clients = clients("theirs").await;
+        let arn = clients.arn("sns", &clients.name("by-hand")).await.unwrap();
+        let ours = SnsNotifier::new(clients.clone()).with_existing("alerts", arn);
+        assert!(matches!(ours.create_topic("alerts").await, Err(NotificationError::NoTopic(_))));
+        SnsNotifier::new(clients).create_topic("by-hand").await.unwrap();
+        ours.create_topic("alerts").await.unwrap();
+        ours.publish("alerts", &notification()).await.unwrap();
+    }
 }

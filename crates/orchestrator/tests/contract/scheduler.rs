@@ -77,3 +77,11 @@ async fn over_the_sqlite_database() {
     let scheduler = client(&bed);
     suite(bed, scheduler).await;
 }
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn over_mongodb() {
+    let bed = Bed::mongodb().await;
+    let scheduler = client(&bed);
+    suite(bed, scheduler).await;
+}

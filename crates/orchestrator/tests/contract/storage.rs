@@ -181,3 +181,111 @@ async fn in_a_directory() {
     })
     .await;
 }
+
+#[cfg(feature = "s3")]
+mod at_s3 {
+    use orchestrator::client::storage::S3Storage;
+
+    use super::*;
+    use crate::contract::aws::{bucket, clients};
+
+    async fn storage() -> (S3Storage, aws_sdk_s3::Client, String) {
+        let clients = clients("storage").await;
+        let (raw, name) = bucket(&clients).await;
+        (S3Storage::new(&clients, &name), raw, name)
+    }
+
+    #[tokio::test]
+    async fn at_s3() {
+        suite(|| async {
+            let (storage, ..) = storage().await;
+            (storage, ())
+        })
+        .await;
+    }
+
+    fn bytes(size: usize) -> Vec<u8> {
+        // Each part differs from the others.
+        (0..size).map(|n| (n / 1_000 % 251) as u8).collect()
+    }
+
+    fn parts(body: &[u8]) -> Vec<Result<Bytes, StorageError>> {
+        body.chunks(1 << 20).map(|part| Ok(Bytes::copy_from_slice(part))).collect()
+    }
+
+    async fn uploads(raw: &aws_sdk_s3::Client, bucket: &str) -> usize {
+        raw.list_multipart_uploads().bucket(bucket).send().await.unwrap().uploads().len()
+    }
+
+    #[tokio::test]
+    async fn long_objects_go_in_parts_and_one_that_breaks_off_leaves_nothing() {
+        let (storage, raw, name) = storage().await;
+        storage.create_bucket("b").await.unwrap();
+        let whole = bytes((17 << 20) + 5);
+        let size = storage.put("b", "long", stream::iter(parts(&whole)).boxed()).await.unwrap();
+        assert_eq!(size, whole.len() as u64);
+        assert_eq!(storage.head("b", "long").await.unwrap().size, size);
+        let read: Vec<Bytes> = storage.get("b", "long").await.unwrap().try_collect().await.unwrap();
+        assert!(read.concat() == whole);
+        // Exactly a part, and exactly two.
+        for size in [8 << 20, 16 << 20] {
+            let body = stream::iter(parts(&whole[..size])).boxed();
+            assert_eq!(storage.put("b", "even", body).await.unwrap(), size as u64);
+            assert_eq!(storage.head("b", "even").await.unwrap().size, size as u64);
+        }
+
+        let mut broken = parts(&whole);
+        broken.push(Err(StorageError::Full));
+        let refused = storage.put("b", "long", stream::iter(broken).boxed()).await;
+        assert!(matches!(refused, Err(StorageError::Full)));
+        assert_eq!(uploads(&raw, &name).await, 0);
+        assert_eq!(storage.head("b", "long").await.unwrap().size, size, "the old one is there");
+
+        // Given up half-way, by whoever waited for it.
+        let endless = stream::iter(parts(&whole)).chain(stream::pending()).boxed();
+        let given_up = storage.put("b", "fresh", endless);
+        let begun = async {
+            while uploads(&raw, &name).await == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = given_up => panic!("it never ends"),
+            () = begun => {}
+        }
+        while uploads(&raw, &name).await > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(storage.head("b", "fresh").await, Err(StorageError::NoObject(_))));
+    }
+
+    #[tokio::test]
+    async fn a_link_opens_its_object_for_anyone() {
+        let (storage, ..) = storage().await;
+        storage.create_bucket("b").await.unwrap();
+        storage.put("b", "k/1", body("for anyone")).await.unwrap();
+        let link = storage.presign_get("b", "k/1", Micros::from_secs(60)).await.unwrap();
+        let answer = reqwest_get(&link).await;
+        assert_eq!(answer, (200, "for anyone".to_owned()));
+        let (status, _) = reqwest_get(&link.replace("k/1", "k/2")).await;
+        assert!(status >= 400, "it opens no other");
+    }
+
+    async fn reqwest_get(url: &str) -> (u16, String) {
+        let answer = reqwest::get(url).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_is_missing_is_no_missing_object() {
+        let clients = clients("nowhere").await;
+        let storage = S3Storage::new(&clients, clients.name("nothing"));
+        for result in
+            [storage.create_bucket("b").await.map(drop), storage.put("b", "k", body("x")).await.map(drop)]
+        {
+            let error = result.unwrap_err();
+            let text = orchestrator::error::chain(&error);
+            assert!(matches!(error, StorageError::Unavailable(_) | StorageError::NoBucket(_)), "{text}");
+        }
+    }
+}

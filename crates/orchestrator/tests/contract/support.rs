@@ -1,10 +1,11 @@
-//! What the suites of ports over a database share: a database of each kind, a manual clock, seeded entropy.
+//! What the suites share: how time passes on a back end; for ports over a database a database of each kind, a manual clock,
+//! seeded entropy.
 
 use std::sync::Arc;
 
 use orchestrator::{
     client::{
-        clock::{ManualClock, SeededEntropy},
+        clock::{ManualClock, SeededEntropy, SystemClock},
         db::{
             memory::MemoryDatabase,
             sqlite::{Options, SqliteDatabase},
@@ -12,10 +13,72 @@ use orchestrator::{
         queue::{DatabaseQueue, DatabaseQueueSettings},
     },
     core::{
-        client::{database::DatabaseClient, schema},
-        market::quantity::Timestamp,
+        client::{clock::Clock, database::DatabaseClient, schema},
+        market::quantity::{Micros, Timestamp},
     },
 };
+
+/// How time passes for an implementation: by hand, or by waiting for it.
+#[derive(Clone)]
+pub enum Time {
+    /// Stands still until it is moved.
+    Manual(ManualClock),
+    /// A service elsewhere has a clock of its own, which counts whole seconds.
+    Real(SystemClock),
+}
+
+impl Time {
+    /// The clock of this process.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        match self {
+            Self::Manual(clock) => Arc::new(clock.clone()),
+            Self::Real(clock) => Arc::new(*clock),
+        }
+    }
+
+    /// Lets `duration` pass.
+    pub async fn pass(&self, duration: Micros) {
+        match self {
+            Self::Manual(clock) => clock.advance(duration),
+            Self::Real(clock) => clock.sleep(duration).await,
+        }
+    }
+
+    /// Lets time pass, but not quite `duration`.
+    pub async fn pass_almost(&self, duration: Micros) {
+        match self {
+            Self::Manual(clock) => clock.advance(Micros(duration.get() - 1)),
+            Self::Real(_) => self.pass(Micros(duration.get() / 2)).await,
+        }
+    }
+
+    /// Lets pass what [`Time::pass_almost`] left.
+    pub async fn pass_rest(&self, duration: Micros) {
+        match self {
+            Self::Manual(clock) => clock.advance(Micros(1)),
+            Self::Real(_) => self.pass(Micros(duration.get() / 2)).await,
+        }
+    }
+
+    /// `seconds`, where they cost nothing; two seconds where they must be waited for.
+    pub fn short(&self, seconds: u64) -> Micros {
+        match self {
+            Self::Manual(_) => Micros::from_secs(seconds),
+            Self::Real(_) => Micros::from_secs(seconds.min(2)),
+        }
+    }
+
+    /// How long to wait at most for what is due by now: other clocks tick when they tick.
+    pub const fn patience(&self) -> Micros {
+        match self {
+            Self::Manual(_) => Micros::ZERO,
+            Self::Real(_) => Micros::from_secs(10),
+        }
+    }
+}
+
+/// What must live as long as a database does.
+pub type Keep = Option<Box<dyn std::any::Any + Send + Sync>>;
 
 /// A database with the schema, and a clock.
 pub struct Bed {
@@ -23,13 +86,18 @@ pub struct Bed {
     pub database: Arc<dyn DatabaseClient>,
     /// Stands still.
     pub clock: ManualClock,
-    _directory: Option<tempfile::TempDir>,
+    _keep: Keep,
 }
 
 impl Bed {
-    fn over(database: Arc<dyn DatabaseClient>, directory: Option<tempfile::TempDir>) -> Self {
+    fn over(database: Arc<dyn DatabaseClient>, keep: Keep) -> Self {
         let clock = ManualClock::new(Timestamp(1_000_000_000_000_000));
-        Self { database, clock, _directory: directory }
+        Self { database, clock, _keep: keep }
+    }
+
+    /// How time passes.
+    pub fn time(&self) -> Time {
+        Time::Manual(self.clock.clone())
     }
 
     /// In memory.
@@ -42,7 +110,14 @@ impl Bed {
         let directory = tempfile::tempdir().unwrap();
         let database = SqliteDatabase::open(&directory.path().join("db"), Options::default()).unwrap();
         database.connect(schema::ALL).await.unwrap();
-        Self::over(database, Some(directory))
+        Self::over(database, Some(Box::new(directory)))
+    }
+
+    /// On a server.
+    #[cfg(feature = "mongodb")]
+    pub async fn mongodb() -> Self {
+        let (database, keep) = super::mongodb::connected().await;
+        Self::over(database, Some(Box::new(keep)))
     }
 
     /// A queue service over the database; each has its own entropy, as each process has.

@@ -6,7 +6,7 @@ mod commands;
 mod crash;
 mod data_dir;
 mod directory;
-mod harness;
+pub(crate) mod harness;
 mod kill;
 mod load;
 mod process;

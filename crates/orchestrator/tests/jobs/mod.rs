@@ -7,6 +7,8 @@ mod damage;
 mod engine;
 mod fencing;
 mod harness;
+mod hints;
+mod leader;
 mod lifecycle;
 mod loops;
 mod redrive;

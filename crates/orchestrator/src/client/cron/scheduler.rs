@@ -7,14 +7,12 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    lease::{Held, Leadership, Lease},
-    row::{Row, Rows},
-};
+use super::row::{Row, Rows};
 use crate::core::{
     client::{
         clock::Clock,
         database::{Changeset, DatabaseClient, DatabaseError, Entity, Expect, Stored},
+        lease::{Held, Leadership, Lease},
         queue::{NewMessage, QueueClient, QueueError},
         schema,
     },
@@ -89,7 +87,7 @@ impl LocalScheduler {
         owner: impl Into<String>,
         settings: LocalSchedulerSettings,
     ) -> Self {
-        let lease = Lease::new(database.clone(), owner.into(), settings.lease);
+        let lease = Lease::new(database.clone(), database.clone(), "scheduler", owner, settings.lease);
         Self { rows: Rows { database }, lease, queue, clock, settings, wake, held: Mutex::new(None) }
     }
 
@@ -126,8 +124,8 @@ impl LocalScheduler {
         };
         loop {
             let now = self.clock.now();
-            let lease = match self.lease.hold(*held, now).await? {
-                Leadership::Ours(lease) => *held.insert(lease),
+            let lease = match self.lease.hold(held.take(), now).await? {
+                Leadership::Ours(lease) => held.insert(lease).clone(),
                 Leadership::Theirs(until) => {
                     *held = None;
                     report.leader = false;
@@ -142,7 +140,7 @@ impl LocalScheduler {
             let full = due.len() == BATCH;
             let failed_before = report.failed;
             for row in &due {
-                match self.fire(row, lease).await? {
+                match self.fire(row, &lease).await? {
                     Firing::Done => report.fired += 1,
                     Firing::Again => report.failed += 1,
                     Firing::Deposed => {
@@ -154,14 +152,19 @@ impl LocalScheduler {
             }
             // A batch with failures would come first again at once: it waits for the next look.
             if !full || report.failed > failed_before {
-                report.next = self.next_look(now, lease, report.failed > 0).await?;
+                report.next = self.next_look(now, &lease, report.failed > 0).await?;
                 return Ok(report);
             }
         }
     }
 
     /// The next due instant, but no later than a look, and in time to renew the lease.
-    async fn next_look(&self, now: Timestamp, lease: Held, failed: bool) -> Result<Timestamp, DatabaseError> {
+    async fn next_look(
+        &self,
+        now: Timestamp,
+        lease: &Held,
+        failed: bool,
+    ) -> Result<Timestamp, DatabaseError> {
         if failed {
             return Ok(now.plus(self.settings.look.min(RETRY)));
         }
@@ -171,7 +174,7 @@ impl LocalScheduler {
         Ok(look.min(renew).min(due))
     }
 
-    async fn fire(&self, due: &Stored<Row>, lease: Held) -> Result<Firing, DatabaseError> {
+    async fn fire(&self, due: &Stored<Row>, lease: &Held) -> Result<Firing, DatabaseError> {
         let now = self.clock.now();
         if now >= lease.until {
             return Ok(Firing::Deposed);

@@ -4,23 +4,23 @@
 use super::value::Key;
 
 /// One member of an object.
-struct Member<'a> {
+pub(super) struct Member<'a> {
     /// What stands between the name's quotes.
-    name: &'a str,
+    pub(super) name: &'a str,
     /// Where the value's text begins.
-    start: usize,
+    pub(super) start: usize,
     /// Where it ends.
-    end: usize,
+    pub(super) end: usize,
 }
 
 /// Goes through the members of the object that `text` is.
-struct Members<'a> {
+pub(super) struct Members<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Members<'a> {
-    fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         let at = skip_space(text.as_bytes(), 0);
         // Behind the brace; what is no object has no members.
         let at = if text.as_bytes().get(at) == Some(&b'{') { at + 1 } else { text.len() };
@@ -109,12 +109,13 @@ fn is_named(member: &Member<'_>, wanted: &str) -> bool {
     unescape(member.name).is_some_and(|name| name == wanted)
 }
 
-fn unescape(inner: &str) -> Option<String> {
+/// The text that stands between quotes; `None` when its escapes are wrong.
+pub(super) fn unescape(inner: &str) -> Option<String> {
     serde_json::from_str(&format!("\"{inner}\"")).ok()
 }
 
 /// The key of a value's text.
-fn key_of(raw: &str) -> Key {
+pub(super) fn key_of(raw: &str) -> Key {
     match raw.as_bytes().first() {
         Some(b'"') => {
             let inner = raw.get(1..raw.len() - 1).unwrap_or_default();

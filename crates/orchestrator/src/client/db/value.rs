@@ -305,6 +305,20 @@ pub(crate) fn cursor_position(sort: &Sort, cursor: &Cursor) -> (Key, String) {
     (sort_field(sort).map_or(Key::Null, |_| Key::from(&cursor.key)), cursor.id.clone())
 }
 
+/// The least text above all that start with `prefix`.
+pub(crate) fn after_prefix(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        // The gap of the surrogates is no place for a char.
+        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(last as u32 + 1) };
+        if let Some(next) = next {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
 /// Refuses limits outside 1 to [`MAX_LIMIT`].
 pub(crate) fn check_limit(limit: usize) -> Result<()> {
     if (1..=MAX_LIMIT).contains(&limit) {

@@ -74,7 +74,7 @@ fn matches(pattern: &str, kind: &str) -> bool {
     }
 }
 
-fn check_pattern(pattern: &str) -> Result<(), EventBusError> {
+pub(super) fn check_pattern(pattern: &str) -> Result<(), EventBusError> {
     let name = match pattern {
         "*" => return Ok(()),
         _ => pattern.strip_suffix(".*").unwrap_or(pattern),

@@ -23,6 +23,7 @@ const REDRIVE_VISIBILITY: Micros = Micros::from_secs(60);
 pub struct OverQueue {
     queue: Arc<dyn QueueClient>,
     prefix: String,
+    redrive_wait: Micros,
 }
 
 /// The text of a hint.
@@ -44,34 +45,52 @@ impl OverQueue {
     /// Job queues whose names start with `prefix`.
     #[must_use]
     pub fn new(queue: Arc<dyn QueueClient>, prefix: impl Into<String>) -> Self {
-        Self { queue, prefix: prefix.into() }
+        Self { queue, prefix: prefix.into(), redrive_wait: Micros::ZERO }
+    }
+
+    /// With a wait for dead letters, for services that look everywhere only when they wait.
+    #[must_use]
+    pub fn with_redrive_wait(self, redrive_wait: Micros) -> Self {
+        Self { redrive_wait, ..self }
     }
 
     /// The queue of a kind in a phase.
     #[must_use]
     pub fn queue_name(&self, kind: JobKind, phase: Phase) -> String {
+        Self::name_of(&self.prefix, kind, phase)
+    }
+
+    /// The queue of a kind in a phase, for job queues whose names start with `prefix`.
+    #[must_use]
+    pub fn name_of(prefix: &str, kind: JobKind, phase: Phase) -> String {
         let phase = match phase {
             Phase::Process => "process",
             Phase::Verify => "verify",
         };
-        format!("{}-{kind}-{phase}", self.prefix)
+        format!("{prefix}-{kind}-{phase}")
+    }
+
+    /// The queue of a kind's dead letters, for job queues whose names start with `prefix`.
+    #[must_use]
+    pub fn dead_letter_name_of(prefix: &str, kind: JobKind) -> String {
+        format!("{prefix}-{kind}-dead")
     }
 
     /// The queue of a kind's dead letters.
     #[must_use]
     pub fn dead_letter_name(&self, kind: JobKind) -> String {
-        format!("{}-{kind}-dead", self.prefix)
+        Self::dead_letter_name_of(&self.prefix, kind)
     }
 
     /// Moves up to `max` dead letters of a kind to its first phase: the job's own state in the database decides what is
     /// done then. A crash in between repeats hints, which is harmless.
-    async fn redrive_kind(&self, kind: JobKind, max: usize) -> Result<usize, QueueError> {
+    pub(super) async fn redrive_kind(&self, kind: JobKind, max: usize) -> Result<usize, QueueError> {
         let dead = self.dead_letter_name(kind);
         let target = self.queue_name(kind, Phase::Process);
         let mut moved = 0;
         while moved < max {
             let batch = (max - moved).min(BATCH);
-            let letters = self.queue.receive(&dead, batch, REDRIVE_VISIBILITY, Micros::ZERO).await?;
+            let letters = self.queue.receive(&dead, batch, REDRIVE_VISIBILITY, self.redrive_wait).await?;
             if letters.is_empty() {
                 break;
             }

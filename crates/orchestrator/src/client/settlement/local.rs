@@ -1,10 +1,12 @@
 //! The local settlement layer: the contract's rules over a small SQLite file of its own, or over memory. Every call that
-//! changes something is on the disk before it is answered.
+//! changes something is on the disk before it is answered. Several processes may share one file: each follows the log of
+//! the others before it answers, and changes under the file's write lock.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use rusqlite::TransactionBehavior;
 
 use super::chain::{Chain, LocalRules, Row};
 use crate::core::{
@@ -18,8 +20,13 @@ use crate::core::{
 
 type Result<T> = std::result::Result<T, SettlementError>;
 
+/// How long a call waits for another process that writes.
+const BUSY: Duration = Duration::from_secs(10);
+
 struct Inner {
     chain: Chain,
+    /// The last row of the log that is in `chain`.
+    last: i64,
     /// `None`: in memory.
     store: Option<rusqlite::Connection>,
 }
@@ -45,33 +52,24 @@ impl LocalSettlement {
     /// [`SettlementError::Unavailable`] when the file can't be opened, or holds something else.
     pub fn open(path: &Path, domain: DomainId, rules: LocalRules, clock: Arc<dyn Clock>) -> Result<Self> {
         let store = rusqlite::Connection::open(path).map_err(unavailable)?;
+        store.busy_timeout(BUSY).map_err(unavailable)?;
         store
             .execute_batch(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
                  CREATE TABLE IF NOT EXISTS log (at INTEGER PRIMARY KEY AUTOINCREMENT, row TEXT NOT NULL);",
             )
             .map_err(unavailable)?;
-        let chain = Self::read(&store)?;
-        let inner = Arc::new(Mutex::new(Inner { chain, store: Some(store) }));
+        let (mut chain, mut last) = (Chain::default(), 0);
+        follow(&store, &mut chain, &mut last)?;
+        let inner = Arc::new(Mutex::new(Inner { chain, last, store: Some(store) }));
         Ok(Self { domain, rules, clock, inner, durable: true })
     }
 
     /// A layer that forgets everything when it is dropped.
     #[must_use]
     pub fn in_memory(domain: DomainId, rules: LocalRules, clock: Arc<dyn Clock>) -> Self {
-        let inner = Arc::new(Mutex::new(Inner { chain: Chain::default(), store: None }));
+        let inner = Arc::new(Mutex::new(Inner { chain: Chain::default(), last: 0, store: None }));
         Self { domain, rules, clock, inner, durable: false }
-    }
-
-    /// Replays the log, as a node replays its chain.
-    fn read(store: &rusqlite::Connection) -> Result<Chain> {
-        let mut chain = Chain::default();
-        let mut statement = store.prepare("SELECT row FROM log ORDER BY at").map_err(unavailable)?;
-        let rows = statement.query_map([], |row| row.get::<_, String>(0)).map_err(unavailable)?;
-        for row in rows {
-            chain.put(serde_json::from_str::<Row>(&row.map_err(unavailable)?).map_err(unavailable)?);
-        }
-        Ok(chain)
     }
 
     /// Undoes a settled block that is not final, and all that follow it, as an upheld challenge does on a chain.
@@ -92,7 +90,15 @@ impl LocalSettlement {
             return Ok(look(&inner.lock().chain, now));
         }
         // The lock may be held by a call that waits for the disk.
-        tokio::task::spawn_blocking(move || look(&inner.lock().chain, now)).await.map_err(unavailable)
+        tokio::task::spawn_blocking(move || {
+            let Inner { chain, last, store } = &mut *inner.lock();
+            if let Some(store) = store {
+                follow(store, chain, last)?;
+            }
+            Ok(look(chain, now))
+        })
+        .await
+        .map_err(unavailable)?
     }
 
     async fn change<T: Send + 'static>(
@@ -101,14 +107,19 @@ impl LocalSettlement {
     ) -> Result<T> {
         let (inner, now) = (Arc::clone(&self.inner), self.clock.now());
         let run = move || {
-            let inner = &mut *inner.lock();
-            let (answer, rows) = change(&inner.chain, now)?;
-            if let Some(store) = &mut inner.store {
-                append(store, &rows)?;
-            }
-            for row in rows {
-                inner.chain.put(row);
-            }
+            let Inner { chain, last, store } = &mut *inner.lock();
+            let Some(store) = store else {
+                let (answer, rows) = change(chain, now)?;
+                rows.into_iter().for_each(|row| chain.put(row));
+                return Ok(answer);
+            };
+            let locked =
+                store.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unavailable)?;
+            follow(&locked, chain, last)?;
+            let (answer, rows) = change(chain, now)?;
+            let end = append(locked, &rows)?.unwrap_or(*last);
+            rows.into_iter().for_each(|row| chain.put(row));
+            *last = end;
             Ok(answer)
         };
         // In memory nothing waits for a disk, and a run that is to be repeated stays on its own thread.
@@ -119,17 +130,30 @@ impl LocalSettlement {
     }
 }
 
-/// Writes the rows of one call, all or none, and waits for the disk.
-fn append(store: &mut rusqlite::Connection, rows: &[Row]) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
+/// Replays what the log has after `last`, as a node follows its chain.
+fn follow(store: &rusqlite::Connection, chain: &mut Chain, last: &mut i64) -> Result<()> {
+    let mut statement =
+        store.prepare_cached("SELECT at, row FROM log WHERE at > ?1 ORDER BY at").map_err(unavailable)?;
+    let rows = statement
+        .query_map([*last], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
+        .map_err(unavailable)?;
+    for row in rows {
+        let (at, row) = row.map_err(unavailable)?;
+        chain.put(serde_json::from_str::<Row>(&row).map_err(unavailable)?);
+        *last = at;
     }
-    let transaction = store.transaction().map_err(unavailable)?;
+    Ok(())
+}
+
+/// Writes the rows of one call, all or none, and waits for the disk; answers the place of the last one.
+fn append(transaction: rusqlite::Transaction<'_>, rows: &[Row]) -> Result<Option<i64>> {
     for row in rows {
         let text = serde_json::to_string(row).map_err(unavailable)?;
         transaction.execute("INSERT INTO log (row) VALUES (?1)", [text]).map_err(unavailable)?;
     }
-    transaction.commit().map_err(unavailable)
+    let last = (!rows.is_empty()).then(|| transaction.last_insert_rowid());
+    transaction.commit().map_err(unavailable)?;
+    Ok(last)
 }
 
 #[async_trait]

@@ -3,9 +3,13 @@
 mod filesystem;
 mod layout;
 mod memory;
+#[cfg(feature = "s3")]
+mod s3;
 
 pub use filesystem::FilesystemStorage;
 pub use memory::MemoryStorage;
+#[cfg(feature = "s3")]
+pub use s3::{MARKER, S3Storage};
 
 use crate::core::client::storage::StorageError;
 

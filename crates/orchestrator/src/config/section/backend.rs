@@ -246,6 +246,11 @@ pub(in crate::config) fn validate(config: &Config, problems: &mut Problems) {
     config.cache.backend.validate("cache.backend", problems);
     config.notification.backend.validate("notification.backend", problems);
     config.jobs.dispatch.validate("jobs.dispatch", problems);
+    problems.require(
+        !config.shared() || config.storage.backend == StorageBackend::S3,
+        "storage.backend",
+        "must be \"s3\" when replicas share a database: a directory of one of them is no place for what all need",
+    );
     addresses(config, problems);
     queues(config, problems);
     schedules(config, problems);

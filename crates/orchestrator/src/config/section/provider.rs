@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::section;
+use super::{DatabaseBackend, section};
 use crate::{
     config::{Config, HumanSize, Problems},
     core::market::quantity::Bytes,
@@ -43,6 +43,11 @@ impl Provider {
         if !self.cohosted {
             return;
         }
+        problems.require(
+            config.database.backend == DatabaseBackend::Sqlite,
+            "provider.cohosted",
+            "must be false when replicas share a database: run `orchestrator provider` as a process of its own, and register it",
+        );
         let clash = |a: SocketAddr, b: SocketAddr| a.port() != 0 && a == b;
         problems.require(
             !clash(self.s3_listen, config.api.listen) && !clash(self.s3_listen, self.admin_listen),

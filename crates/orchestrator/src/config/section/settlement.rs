@@ -1,9 +1,11 @@
 //! `[settlement]`.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use super::section;
-use crate::config::{HumanDuration, Problems};
+use super::{DatabaseBackend, section};
+use crate::config::{Config, HumanDuration, Problems};
 
 /// Settlement layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,8 @@ section! {
     Settlement {
         /// `local`.
         backend: SettlementBackend = SettlementBackend::Local;
+        /// Directory of the local layer, which the replicas of one machine share. Empty: `chain` in the data directory.
+        dir: PathBuf = PathBuf::new();
         /// Time from settling a block to its finality on the local layer.
         finality: HumanDuration = HumanDuration::secs(5);
         /// Transfers and other entries in one block, at most.
@@ -26,7 +30,21 @@ section! {
 }
 
 impl Settlement {
-    pub(crate) fn validate(&self, problems: &mut Problems) {
+    /// Where the local layer lies.
+    #[must_use]
+    pub fn directory(config: &Config) -> PathBuf {
+        match config.settlement.dir.as_os_str().is_empty() {
+            true => config.data.dir.join("chain"),
+            false => config.settlement.dir.clone(),
+        }
+    }
+
+    pub(crate) fn validate(&self, config: &Config, problems: &mut Problems) {
+        problems.require(
+            config.database.backend == DatabaseBackend::Sqlite || !self.dir.as_os_str().is_empty(),
+            "settlement.dir",
+            "must name a directory that all replicas share, when they share a database",
+        );
         problems.require(
             (1..=200_000).contains(&self.max_block_entries),
             "settlement.max_block_entries",

@@ -109,6 +109,8 @@ impl Driver {
         while self.pause(self.settings.reap_every, end).await {
             if let Err(error) = self.engine.reap().await {
                 tracing::error!(error = error::chain(&error), "leases could not be reaped");
+            } else if let Err(error) = self.engine.measure().await {
+                tracing::warn!(error = error::chain(&error), "due jobs could not be counted");
             }
         }
     }

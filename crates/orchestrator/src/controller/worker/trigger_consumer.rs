@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::trigger::TriggerRegistry;
+use super::{trigger::TriggerRegistry, visibility::VisibilityKeeper};
 use crate::{
     core::{
         client::{
@@ -56,6 +56,7 @@ pub struct TriggerConsumer {
     queue: Arc<dyn QueueClient>,
     cron: Arc<dyn CronClient>,
     clock: Arc<dyn Clock>,
+    keeper: VisibilityKeeper,
     settings: TriggerSettings,
 }
 
@@ -71,13 +72,16 @@ impl TriggerConsumer {
         cron: Arc<dyn CronClient>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { registry, queue, cron, clock, settings: TriggerSettings::default() }
+        let settings = TriggerSettings::default();
+        let keeper = VisibilityKeeper::new(queue.clone(), clock.clone(), settings.visibility);
+        Self { registry, queue, cron, clock, keeper, settings }
     }
 
     /// With other settings.
     #[must_use]
     pub fn with_settings(self, settings: TriggerSettings) -> Self {
-        Self { settings, ..self }
+        let keeper = VisibilityKeeper::new(self.queue.clone(), self.clock.clone(), settings.visibility);
+        Self { settings, keeper, ..self }
     }
 
     /// Makes the queue and one schedule per trigger; twice is fine.
@@ -103,6 +107,14 @@ impl TriggerConsumer {
 
     /// Receives and fires until `shutdown` is cancelled; then waits for those that run, but not for ever.
     pub async fn run(&self, shutdown: CancellationToken) {
+        let drained = CancellationToken::new();
+        tokio::join!(self.keeper.run(drained.clone()), async {
+            self.receive_until(shutdown).await;
+            drained.cancel();
+        });
+    }
+
+    async fn receive_until(&self, shutdown: CancellationToken) {
         let mut running = JoinSet::new();
         loop {
             let received = tokio::select! {
@@ -158,10 +170,10 @@ impl TriggerConsumer {
     /// Fires a trigger, keeps its messages hidden meanwhile, and removes them at last. A run that failed counts, too: its
     /// status tells, and the schedule fires again.
     async fn fire(&self, (name, receipts): Firing) {
-        tokio::select! {
-            _ = self.registry.fire(&name) => {}
-            () = self.keep_hidden(&name, &receipts) => {}
-        }
+        let kept: Vec<_> = receipts.iter().map(|receipt| self.keeper.keep(TRIGGER_QUEUE, receipt)).collect();
+        // What came of it is in the trigger's status.
+        let _ = self.registry.fire(&name).await;
+        drop(kept);
         for receipt in &receipts {
             match self.queue.delete(TRIGGER_QUEUE, receipt).await {
                 // Stale: it was delivered again meanwhile, and the trigger runs once more, which does no harm.
@@ -171,23 +183,6 @@ impl TriggerConsumer {
                         trigger = name,
                         error = error::chain(&error),
                         "a trigger's message was not deleted"
-                    );
-                }
-            }
-        }
-    }
-
-    /// Renews the hiding of messages, and never ends.
-    async fn keep_hidden(&self, name: &str, receipts: &[String]) {
-        let visibility = self.settings.visibility;
-        loop {
-            self.clock.sleep(Micros((visibility.get() / 3).max(1))).await;
-            for receipt in receipts {
-                if let Err(error) = self.queue.change_visibility(TRIGGER_QUEUE, receipt, visibility).await {
-                    tracing::warn!(
-                        trigger = name,
-                        error = error::chain(&error),
-                        "a trigger runs, but its message may be delivered again"
                     );
                 }
             }

@@ -14,6 +14,14 @@ pub enum EventBusError {
     /// A rule's pattern is no dotted name with an optional `*` at the end.
     #[error("`{0}` is no event pattern: use a dotted name, or one that ends in `.*`, or `*`")]
     InvalidPattern(String),
+    /// An event that no service takes.
+    #[error("event `{id}` has {bytes} bytes, more than the bus takes")]
+    TooLarge {
+        /// The event.
+        id: String,
+        /// Its size.
+        bytes: usize,
+    },
     /// It can't be reached.
     #[error("the event bus is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -42,7 +50,8 @@ pub trait EventBusClient: Send + Sync + 'static {
     /// Removes a rule; a missing one is no error.
     async fn delete_rule(&self, bus: &str, name: &str) -> Result<(), EventBusError>;
 
-    /// Publishes in the order given; an empty batch does nothing. Publishing twice delivers twice.
+    /// Publishes in the order given; an empty batch does nothing. Publishing twice delivers twice. A service elsewhere may
+    /// deliver in another order: the ids of events sort by time.
     async fn publish(&self, bus: &str, events: &[DomainEvent]) -> Result<(), EventBusError>;
 }
 

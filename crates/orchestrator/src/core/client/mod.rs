@@ -2,11 +2,13 @@
 //! has a contract suite that every implementation passes.
 
 pub mod cache;
+pub mod changes;
 pub mod clock;
 pub mod damaged;
 pub mod database;
 pub mod entity;
 pub mod event_bus;
+pub mod lease;
 pub mod notification;
 pub mod probe;
 pub mod provider;

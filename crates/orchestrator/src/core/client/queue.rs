@@ -61,10 +61,12 @@ pub trait QueueClient: Send + Sync + 'static {
     /// Makes sure that the queue exists; twice is fine.
     async fn create(&self, queue: &str) -> Result<(), QueueError>;
 
-    /// Sends a batch, all or none; an empty one does nothing. Sending twice delivers twice.
+    /// Sends a batch; an empty one does nothing. What is refused as invalid leaves nothing; a batch that met another error
+    /// may have been sent in part. Sending twice delivers twice, in any order.
     async fn send(&self, queue: &str, messages: Vec<NewMessage>) -> Result<(), QueueError>;
 
-    /// Up to `max` messages, hidden from others for `visibility`; waits up to `wait` for the first.
+    /// Up to `max` messages, in any order, hidden from others for `visibility`; waits up to `wait` for the first. Without a
+    /// wait a service of many servers may not ask them all, and find nothing where something is.
     async fn receive(
         &self,
         queue: &str,
@@ -73,10 +75,12 @@ pub trait QueueClient: Send + Sync + 'static {
         wait: Micros,
     ) -> Result<Vec<Message>, QueueError>;
 
-    /// Removes a delivered message for good; one that is gone already is no error.
+    /// Removes a delivered message for good; one that is gone already is no error. The receipt of an earlier delivery is
+    /// refused as stale or, where the service can't tell, does as that of the last one.
     async fn delete(&self, queue: &str, receipt: &str) -> Result<(), QueueError>;
 
-    /// Hides a delivered message for `visibility` from now; zero gives it back at once.
+    /// Hides a delivered message for `visibility` from now; zero gives it back at once. One that is gone is refused as stale;
+    /// the receipt of an earlier delivery is treated as by [`QueueClient::delete`].
     async fn change_visibility(
         &self,
         queue: &str,
@@ -84,9 +88,9 @@ pub trait QueueClient: Send + Sync + 'static {
         visibility: Micros,
     ) -> Result<(), QueueError>;
 
-    /// Removes every message.
+    /// Removes every message that was sent before the call.
     async fn purge(&self, queue: &str) -> Result<(), QueueError>;
 
-    /// Messages that wait, hidden ones included.
+    /// Messages that wait, hidden and delayed ones included; a service of many servers may count late.
     async fn depth(&self, queue: &str) -> Result<u64, QueueError>;
 }

@@ -1,5 +1,7 @@
 //! The collections of the database and their indexes: one list, from which every back end makes what it needs.
 
+use crate::core::market::quantity::Micros;
+
 /// Names a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Collection(pub &'static str);
@@ -30,6 +32,25 @@ pub struct CollectionSpec {
     /// Its indexes; the document id always has one.
     pub indexes: &'static [IndexSpec],
 }
+
+/// Records that nobody needs any more some time after an instant that they carry. The purge trigger removes them; a
+/// database that can expire documents by itself may do so too, as a safety net for a purge that never runs. The others
+/// ignore it.
+#[derive(Debug, Clone, Copy)]
+pub struct Expiry {
+    /// The collection.
+    pub collection: Collection,
+    /// Path of the instant, in microseconds; documents without it stay.
+    pub field: &'static str,
+    /// How long after it: several times as long as the purge keeps them, so that it never takes what the purge leaves.
+    pub after: Micros,
+}
+
+/// What may expire. Completed jobs may not: how long they are kept is the operator's choice.
+pub const EXPIRIES: &[Expiry] = &[
+    Expiry { collection: OUTBOX, field: "sent_at", after: Micros::from_days(7) },
+    Expiry { collection: REQUESTS, field: "created_at", after: Micros::from_days(7) },
+];
 
 macro_rules! schema {
     ($($(#[$doc:meta])* $name:ident = $text:literal { $($index:ident ( $($field:literal),+ ) $($unique:ident)? ;)* })+) => {

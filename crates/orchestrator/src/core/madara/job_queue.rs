@@ -33,7 +33,7 @@ pub trait JobQueueClient: Send + Sync + 'static {
         delay: Micros,
     ) -> Result<(), QueueError>;
 
-    /// Up to `max` hints; waits up to `wait` for the first.
+    /// Up to `max` hints, in any order; waits up to `wait` for the first.
     async fn receive(
         &self,
         kind: JobKind,

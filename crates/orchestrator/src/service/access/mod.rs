@@ -3,9 +3,11 @@
 
 pub mod audit;
 pub mod keys;
+pub(crate) mod vault_check;
 
 pub use audit::AuditService;
 pub use keys::{Authenticated, KeyService, KeySettings, NewKey};
+pub use vault_check::check_vault;
 
 mod issue;
 mod trigger;

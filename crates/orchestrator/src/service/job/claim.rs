@@ -6,7 +6,7 @@ use crate::core::{
         schema,
     },
     job::{JobKind, Phase},
-    market::quantity::Timestamp,
+    market::{ids::JobId, quantity::Timestamp},
 };
 
 /// How many jobs a look at the queue reads to learn which lanes have work.
@@ -42,20 +42,52 @@ pub(super) fn peek(kinds: &[JobKind], until: Timestamp) -> Query {
 
 /// The claim of up to `limit` due jobs of a lane. It counts the attempt and grows the fencing token.
 pub(super) fn claim(lane: Lane, now: Timestamp, owner: &str, lease_until: Timestamp, limit: usize) -> Claim {
+    let filter = Filter::And(vec![
+        Filter::Le("due".into(), now.as_micros().into()),
+        Filter::eq("kind", lane.kind.as_str()),
+        Filter::In("state".into(), states(lane)),
+    ]);
+    worded(lane, filter, Sort::Field("due".into()), limit, owner, lease_until)
+}
+
+/// The claim of these jobs, as far as they are due in this lane.
+pub(super) fn claim_named(
+    lane: Lane,
+    jobs: &[JobId],
+    now: Timestamp,
+    owner: &str,
+    lease_until: Timestamp,
+) -> Claim {
+    let filter = Filter::And(vec![
+        Filter::Ids(jobs.iter().map(ToString::to_string).collect()),
+        Filter::Le("due".into(), now.as_micros().into()),
+        Filter::eq("kind", lane.kind.as_str()),
+        Filter::In("state".into(), states(lane)),
+    ]);
+    worded(lane, filter, Sort::Id, jobs.len(), owner, lease_until)
+}
+
+fn states(lane: Lane) -> Vec<Scalar> {
+    lane.phase().claimable().iter().map(|state| state.as_str().into()).collect()
+}
+
+fn worded(
+    lane: Lane,
+    filter: Filter,
+    sort: Sort,
+    limit: usize,
+    owner: &str,
+    lease_until: Timestamp,
+) -> Claim {
     let phase = lane.phase();
-    let states = phase.claimable().iter().map(|state| state.as_str().into()).collect();
     let counter = match phase {
         Phase::Process => "attempts",
         Phase::Verify => "verify_attempts",
     };
     Claim {
         collection: schema::JOBS,
-        filter: Filter::And(vec![
-            Filter::Le("due".into(), now.as_micros().into()),
-            Filter::eq("kind", lane.kind.as_str()),
-            Filter::In("state".into(), states),
-        ]),
-        sort: Sort::Field("due".into()),
+        filter,
+        sort,
         limit,
         set: vec![
             ("due".into(), Scalar::Null),

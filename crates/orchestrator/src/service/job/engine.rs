@@ -10,7 +10,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -27,7 +30,7 @@ use crate::{
             clock::{Clock, Entropy},
             database::{Claim, Claimer, Committer, DatabaseError, Document, Query, Reader, Stored},
         },
-        job::{JobKind, Phase},
+        job::{Job, JobKind, Phase},
         market::{
             ids::{IdGenerator, JobId},
             quantity::{Micros, Timestamp},
@@ -105,7 +108,7 @@ pub struct Tick {
 pub(super) struct Kind {
     pub(super) handler: Arc<dyn JobHandler>,
     pub(super) policy: Policy,
-    slots: Arc<Semaphore>,
+    pub(super) slots: Arc<Semaphore>,
 }
 
 /// A job in the hands of this process.
@@ -137,7 +140,7 @@ pub(super) struct Inner {
     backlog: AtomicBool,
     hot: Mutex<BTreeSet<Lane>>,
     ticks: AtomicU64,
-    stopping: AtomicBool,
+    pub(super) stopping: AtomicBool,
     tasks: TaskTracker,
 }
 
@@ -299,26 +302,38 @@ impl Engine {
         let labels = [("kind", lane.kind.as_str()), ("phase", lane.phase().as_str())];
         metrics::counter!("orchestrator_jobs_claimed_total", &labels).increment(claimed as u64);
         for Stored { value: job, .. } in damage::readable(inner, documents).await {
-            let lost = CancellationToken::new();
-            let held = Held { renewed_at: now, lost: lost.clone() };
-            inner.running.lock().insert(job.id, held);
-            let slot = slots.split(1);
-            let (shared, kind) = (Arc::clone(inner), Arc::clone(kind));
-            inner.tasks.spawn(async move {
-                let id = job.id;
-                runner::run(&shared, &kind, job, lane.phase(), &lost).await;
-                shared.running.lock().remove(&id);
-                drop(slot);
-                if shared.backlog.load(Ordering::Acquire) {
-                    shared.wake.jobs.notify_one();
-                }
-            });
+            self.start(kind, lane.phase(), job, now, slots.split(1));
         }
         Ok(claimed)
     }
 
+    /// Starts a job that was claimed at `now`; the handle ends with the attempt.
+    pub(super) fn start(
+        &self,
+        kind: &Arc<Kind>,
+        phase: Phase,
+        job: Job,
+        now: Timestamp,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> JoinHandle<()> {
+        let inner = &self.inner;
+        let lost = CancellationToken::new();
+        let held = Held { renewed_at: now, lost: lost.clone() };
+        inner.running.lock().insert(job.id, held);
+        let (shared, kind) = (Arc::clone(inner), Arc::clone(kind));
+        inner.tasks.spawn(async move {
+            let id = job.id;
+            runner::run(&shared, &kind, job, phase, &lost).await;
+            shared.running.lock().remove(&id);
+            drop(slot);
+            if shared.backlog.load(Ordering::Acquire) {
+                shared.wake.jobs.notify_one();
+            }
+        })
+    }
+
     /// Claims. A claim that is refused may have met a document that can't be counted on: those are set aside first.
-    async fn take(&self, claim: Claim) -> Result<Vec<Document>> {
+    pub(super) async fn take(&self, claim: Claim) -> Result<Vec<Document>> {
         let inner = &self.inner;
         let refused = match inner.claimer.claim(claim.clone()).await {
             Err(error @ DatabaseError::Invalid(_)) => error,

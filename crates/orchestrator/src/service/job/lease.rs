@@ -104,6 +104,20 @@ impl Engine {
         Ok(reaped)
     }
 
+    /// Counts the jobs that are due and wait for a worker, for the gauge `orchestrator_jobs_due`, by which replicas are
+    /// added and removed.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn measure(&self) -> Result<u64> {
+        let inner = self.inner();
+        let due = Filter::Le("due".into(), inner.clock.now().as_micros().into());
+        let waiting = inner.reader.count(schema::JOBS, due).await?;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge of jobs needs no more than 53 bits")]
+        metrics::gauge!("orchestrator_jobs_due").set(waiting as f64);
+        Ok(waiting)
+    }
+
     /// Frees every lease at once and counts the boot epoch. Only for a process that knows itself to be alone on its
     /// database, before it starts to claim: whoever holds a lease then is gone. Returns how many it freed.
     ///

@@ -3,6 +3,7 @@
 //! - [`engine`] claims due jobs and starts them, bounded per kind; `claim` words the claims.
 //! - `runner` carries one claimed job through one phase; `outcome` says what becomes of it; `context` is what the handler
 //!   sees; `subject` holds the subject of mutating kinds; `dependency` looks after `depends_on`.
+//! - [`hint`] tells the workers of other processes of due jobs; `hinted` claims what hints name.
 //! - `lease` renews, reaps and releases leases.
 //! - [`admin`] is what people may do with jobs, [`redrive`] what they may do with dead letters; `damage` sets aside jobs
 //!   that can't be read; [`purge`] removes old records; [`wake`] tells the driver of new work.
@@ -15,6 +16,8 @@ mod damage;
 mod dependency;
 pub mod engine;
 pub mod handler;
+pub mod hint;
+mod hinted;
 pub(crate) mod lease;
 mod outcome;
 pub mod purge;
@@ -27,6 +30,7 @@ pub mod wake;
 pub use admin::JobService;
 pub use engine::{Engine, EnginePorts, EngineSettings, Tick};
 pub use handler::{JobContext, JobError, JobHandler, Policy, Processed, Verified};
+pub use hint::{HintSender, HintingCommitter, Hints, hints};
 pub use purge::PurgeTrigger;
 pub use subject::Subject;
 pub use trigger::{Trigger, TriggerReport};

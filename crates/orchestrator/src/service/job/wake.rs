@@ -55,20 +55,29 @@ impl Touched {
 pub struct WakingCommitter {
     inner: Arc<dyn Committer>,
     wake: Arc<Wake>,
+    jobs: bool,
 }
 
 impl WakingCommitter {
     /// Decorates a committer.
     #[must_use]
     pub fn new(inner: Arc<dyn Committer>, wake: Arc<Wake>) -> Self {
-        Self { inner, wake }
+        Self { inner, wake, jobs: true }
+    }
+
+    /// The same, but rings for the outbox only: where hints go to the workers of all replicas, none of them, not even this
+    /// one, is called by name.
+    #[must_use]
+    pub fn outbox_only(self) -> Self {
+        Self { jobs: false, ..self }
     }
 }
 
 #[async_trait]
 impl Committer for WakingCommitter {
     async fn commit(&self, changeset: Changeset) -> Result<()> {
-        let touched = Touched::by(&changeset);
+        let mut touched = Touched::by(&changeset);
+        touched.jobs &= self.jobs;
         self.inner.commit(changeset).await?;
         self.wake.ring(touched);
         Ok(())

@@ -26,6 +26,8 @@ pub struct ChangeFeed {
 struct Inner {
     units: Mutex<BTreeSet<String>>,
     dirty: AtomicBool,
+    /// Changes were missed.
+    all: AtomicBool,
 }
 
 impl ChangeFeed {
@@ -39,6 +41,18 @@ impl ChangeFeed {
     pub fn note(&self, unit: String) {
         self.inner.units.lock().insert(unit);
         self.inner.dirty.store(true, Ordering::Release);
+    }
+
+    /// Notes that any unit may have changed.
+    pub fn note_all(&self) {
+        self.inner.all.store(true, Ordering::Release);
+        self.inner.dirty.store(true, Ordering::Release);
+    }
+
+    /// Takes whether any unit may have changed.
+    #[must_use]
+    pub fn take_all(&self) -> bool {
+        self.inner.all.swap(false, Ordering::AcqRel)
     }
 
     /// Whether anything was noted since the last [`ChangeFeed::take`].

@@ -218,13 +218,17 @@ impl Shared {
     async fn make(&self, mut held: tokio::sync::OwnedMutexGuard<Held>) -> Result<Arc<State>> {
         let now = self.ids.now();
         let changed = self.feed.take();
-        let all = held.rows.is_empty() || now.since(held.full_at) >= self.settings.full_refresh;
+        let missed = self.feed.take_all();
+        let all = missed || held.rows.is_empty() || now.since(held.full_at) >= self.settings.full_refresh;
         let loaded = if all { self.load_all().await } else { self.load(&held.rows, &changed).await };
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 // Nothing that was noted may be lost.
                 changed.into_iter().for_each(|unit| self.feed.note(unit));
+                if missed {
+                    self.feed.note_all();
+                }
                 return Err(error);
             }
         };

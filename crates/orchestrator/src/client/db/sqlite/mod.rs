@@ -25,7 +25,7 @@ use self::{
     writer::{Counters, Request, Writer},
 };
 use crate::{
-    client::db::value,
+    client::db::{asked, closed, value},
     core::client::{
         database::{
             Changeset, Claim, Claimer, Committer, DatabaseClient, DatabaseError, Document, Filter, Page,
@@ -173,16 +173,6 @@ impl Drop for SqliteDatabase {
             let _ = thread.join();
         }
     }
-}
-
-/// What a closed database answers.
-fn closed() -> DatabaseError {
-    DatabaseError::Unavailable("the database is closed".into())
-}
-
-/// Counts a request, for the metrics.
-fn asked(kind: &'static str) {
-    metrics::counter!("orchestrator_database_requests_total", "kind" => kind).increment(1);
 }
 
 /// What a fault of SQLite means to the caller.

@@ -61,7 +61,7 @@ impl Sql<'_> {
             Filter::IdPrefix(prefix) => {
                 self.push("(id >= ");
                 self.bind(Key::Text(prefix.clone()));
-                if let Some(end) = after_prefix(prefix) {
+                if let Some(end) = value::after_prefix(prefix) {
                     self.push(" AND id < ");
                     self.bind(Key::Text(end));
                 }
@@ -135,20 +135,6 @@ impl Sql<'_> {
         self.bind(Key::from(scalar));
         let _ = write!(self.text, " AND {field} < {beyond})");
     }
-}
-
-/// The least text above all that start with `prefix`.
-fn after_prefix(prefix: &str) -> Option<String> {
-    let mut chars: Vec<char> = prefix.chars().collect();
-    while let Some(last) = chars.pop() {
-        // The gap of the surrogates is no place for a char.
-        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(last as u32 + 1) };
-        if let Some(next) = next {
-            chars.push(next);
-            return Some(chars.into_iter().collect());
-        }
-    }
-    None
 }
 
 /// Whether only documents match that have a value at the path.

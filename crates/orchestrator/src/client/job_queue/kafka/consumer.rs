@@ -153,7 +153,7 @@ impl HintReader {
             .client()
             .set("group.id", format!("{}-workers", settings.prefix))
             .set("session.timeout.ms", session.to_string())
-            .set("heartbeat.interval.ms", (session / 4).max(1).to_string())
+            .set("heartbeat.interval.ms", (session / 10).max(1).to_string())
             .set("auto.offset.reset", "earliest")
             // What is acknowledged is stored; what is stored is committed every now and then, and before partitions are given away.
             .set("enable.auto.offset.store", "false")

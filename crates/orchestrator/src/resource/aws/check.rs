@@ -1,0 +1,152 @@
+//! A look at AWS for `doctor`: who we are, whether the clocks agree, and each service's resources, all at the same time.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use aws_sdk_sts::{
+    config::{
+        ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeDeserializationInterceptorContextRef,
+    },
+    error::BoxError,
+    primitives::{DateTime, DateTimeFormat},
+};
+use futures::future;
+use parking_lot::Mutex;
+
+use super::{AwsResources, Found, Item};
+use crate::{
+    client::aws::{AwsError, Fault},
+    core::market::quantity::Micros,
+    resource::check::{Check, Finding},
+};
+
+/// AWS refuses requests that are further off than five minutes; a warning comes before.
+const MAX_SKEW_SECONDS: i64 = 60;
+
+/// The time that an answer's `Date` header has, in seconds since the epoch.
+#[derive(Debug, Clone, Default)]
+struct ServerTime {
+    seconds: Arc<Mutex<Option<i64>>>,
+}
+
+impl Intercept for ServerTime {
+    fn name(&self) -> &'static str {
+        "ServerTime"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if let Some(date) = context.response().headers().get("date")
+            && let Ok(date) = DateTime::from_str(date, DateTimeFormat::HttpDate)
+        {
+            *self.seconds.lock() = Some(date.secs());
+        }
+        Ok(())
+    }
+}
+
+fn finding(error: &AwsError, what: &str) -> Finding {
+    Finding {
+        what: format!("{what}: {}: {}", error.operation, error.detail),
+        fix: error.fault.fix().to_owned(),
+    }
+}
+
+/// What to say about a clock that is this far ahead of AWS's.
+fn skew(ahead: i64) -> Option<Finding> {
+    let direction = if ahead > 0 { "ahead of" } else { "behind" };
+    (ahead.abs() > MAX_SKEW_SECONDS).then(|| Finding {
+        what: format!("this host's clock is {} s {direction} AWS's", ahead.abs()),
+        fix: Fault::ClockSkew.fix().to_owned(),
+    })
+}
+
+fn elapsed(since: Instant) -> Micros {
+    Micros(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+impl AwsResources {
+    /// A check of the account and one of each service that is used.
+    pub async fn check(&self) -> Vec<Check> {
+        let mut services: Vec<&'static str> = self.items.iter().map(|item| item.service()).collect();
+        services.sort_unstable();
+        services.dedup();
+        let services = future::join_all(services.into_iter().map(|service| self.check_service(service)));
+        let (account, services) = tokio::join!(self.check_account(), services);
+        std::iter::once(account).chain(services).collect()
+    }
+
+    async fn check_account(&self) -> Check {
+        let (time, started) = (ServerTime::default(), Instant::now());
+        let ask = self.clients.sts().get_caller_identity().customize().interceptor(time.clone());
+        let answer = ask.send().await;
+        let mut check =
+            Check { name: "aws account", latency: elapsed(started), version: None, findings: Vec::new() };
+        match answer.map_err(|error| AwsError::new("sts:GetCallerIdentity", error)) {
+            Ok(found) => {
+                let arn = found.arn.unwrap_or_default();
+                check.version = Some(format!("{arn} in {}", self.clients.region()));
+            }
+            Err(error) => check.findings.push(finding(&error, "the credentials don't work")),
+        }
+        let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        if let Some(theirs) = *time.seconds.lock() {
+            check.findings.extend(skew(i64::try_from(ours).unwrap_or(i64::MAX).saturating_sub(theirs)));
+        }
+        check
+    }
+
+    async fn check_service(&self, service: &'static str) -> Check {
+        let items: Vec<&dyn Item> =
+            self.items.iter().filter(|item| item.service() == service).map(|item| &**item).collect();
+        let started = Instant::now();
+        let mut found = Vec::with_capacity(items.len());
+        let mut latency = None;
+        for chunk in items.chunks(super::CONCURRENCY) {
+            found.extend(future::join_all(chunk.iter().map(|item| item.look())).await);
+            // That of the first answers, not of all one after the other.
+            latency.get_or_insert_with(|| elapsed(started));
+        }
+        let findings = items.iter().zip(found).filter_map(|(item, found)| problem(*item, found)).collect();
+        let version = Some(format!("{} resources", items.len()));
+        Check { name: service, latency: latency.unwrap_or_default(), version, findings }
+    }
+}
+
+fn problem(item: &dyn Item, found: Result<Found, AwsError>) -> Option<Finding> {
+    let what = format!("{} `{}`", item.kind(), item.name());
+    match found {
+        Ok(Found::Right) => None,
+        Ok(Found::Missing) if item.foreign() => Some(Finding {
+            what: format!("{what} does not exist"),
+            fix: "make it, or leave its ARN out of the configuration so that setup makes one".to_owned(),
+        }),
+        Ok(Found::Missing) => {
+            Some(Finding { what: format!("{what} does not exist"), fix: Fault::Missing.fix().to_owned() })
+        }
+        Ok(Found::Different(changes)) => Some(Finding {
+            what: format!("{what} differs: {}", changes.join(", ")),
+            fix: "run `orchestrator setup`, which mends it".to_owned(),
+        }),
+        Err(error) => Some(finding(&error, &what)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_is_told_with_its_direction() {
+        assert_eq!(skew(0), None);
+        assert_eq!(skew(-60), None);
+        assert!(skew(3_600).is_some_and(|finding| finding.what.contains("3600 s ahead of")));
+        assert!(skew(-3_600).is_some_and(|finding| finding.what.contains("3600 s behind")));
+    }
+}

@@ -1,0 +1,125 @@
+//! What commands do without a daemon: plan, make and check what the back ends need, rebuild the ledger, make keys.
+
+use std::sync::Arc;
+
+use super::{backends, clients, first, secret};
+use crate::{
+    client::clock::{SystemClock, SystemEntropy},
+    config::{
+        Config,
+        section::{DatabaseBackend, Settlement},
+    },
+    core::{
+        client::{clock::Entropy, database::DatabaseClient},
+        market::ids::IdGenerator,
+    },
+    error::{Error, ErrorCode, Result},
+    resource::{
+        Plan, Resource,
+        embedded::{DataDir, DataDirLock},
+    },
+    service::{
+        access::{KeyService, KeySettings},
+        proof::{ProvedAccount, verify_account_proof},
+        settlement::{VerifyReport, verify_ledger},
+        work::Work,
+    },
+};
+
+/// Shows what the configured back ends need, without making anything.
+///
+/// # Errors
+/// When it can't even be looked at.
+pub fn plan(config: &Config) -> Result<Plan> {
+    data_dir(config).plan()
+}
+
+pub(super) fn data_dir(config: &Config) -> DataDir {
+    DataDir::new(&config.data.dir, &["storage", "chain", "provider"])
+}
+
+/// Makes what is missing: directories, secrets, schema; doing it twice changes nothing. Answers what
+/// was done, after it was verified.
+///
+/// # Errors
+/// [`ErrorCode::DataDirLocked`] while a daemon runs; whatever can't be made.
+pub async fn apply(config: &Config) -> Result<Plan> {
+    let directory = data_dir(config);
+    let done = directory.apply()?;
+    let _lock = directory.lock()?;
+    secret::vault_key(config, &SystemEntropy)?;
+    first::provider_token(config)?;
+    let database = backends::database(config).await?;
+    database.disconnect().await?;
+    directory.verify()?;
+    Ok(done)
+}
+
+/// Rebuilds the ledger from what was published and compares it. Reads the settlement and data-availability layers
+/// only, which are public, so that it may run beside the daemon.
+///
+/// # Errors
+/// When a layer can't be read.
+pub async fn verify(config: &Config) -> Result<VerifyReport> {
+    let chain = Settlement::directory(config);
+    if !chain.is_dir() {
+        let detail =
+            format!("{} does not exist: nothing was settled in this data directory yet", chain.display());
+        return Err(Error::new(ErrorCode::NotFound, detail));
+    }
+    let (settlement, da) = clients::settlement_layer(config, Arc::new(SystemClock::new()))?;
+    verify_ledger(settlement.as_ref(), da.as_ref()).await
+}
+
+/// Checks an account's inclusion proof as the API gave it.
+///
+/// # Errors
+/// When it is no proof at all.
+pub fn check_account_proof(proof: &serde_json::Value) -> Result<bool> {
+    let proved: ProvedAccount = serde_json::from_value(proof.clone()).map_err(|error| {
+        Error::new(ErrorCode::MalformedBody, format!("this is no account proof: {error}"))
+    })?;
+    Ok(verify_account_proof(&proved))
+}
+
+/// The keys of a data directory on which no daemon runs.
+pub struct OfflineKeys {
+    /// The service.
+    pub keys: KeyService,
+    database: Arc<dyn DatabaseClient>,
+    _lock: DataDirLock,
+}
+
+impl OfflineKeys {
+    /// Opens the data directory under its lock.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DataDirLocked`] while a daemon runs; [`ErrorCode::NotFound`] when there is none.
+    pub async fn open(config: &Config) -> Result<Self> {
+        let directory = data_dir(config);
+        if config.database.backend == DatabaseBackend::Sqlite
+            && !config.data.dir.join("orchestrator.db").exists()
+        {
+            let detail = format!(
+                "there is no database in {}; run `orchestrator setup` first",
+                config.data.dir.display()
+            );
+            return Err(Error::new(ErrorCode::NotFound, detail));
+        }
+        let lock = directory.lock()?;
+        let database = backends::database(config).await?;
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let ids = IdGenerator::new(Arc::new(SystemClock::new()), entropy.clone());
+        let work = Work::new(database.clone(), database.clone(), ids);
+        let keys = KeyService::new(work, entropy, KeySettings::default());
+        Ok(Self { keys, database, _lock: lock })
+    }
+
+    /// Closes the data directory.
+    ///
+    /// # Errors
+    /// When what was written can't be made durable.
+    pub async fn close(self) -> Result<()> {
+        Ok(self.database.disconnect().await?)
+    }
+}

@@ -1,0 +1,3 @@
+//! Replicas on real servers: they share one market while processes, servers and connections fail.
+
+mod servers;
