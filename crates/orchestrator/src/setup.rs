@@ -9,6 +9,8 @@
 mod backends;
 mod background;
 mod clients;
+#[cfg(feature = "sqs")]
+mod cloud;
 mod daemon;
 mod doctor;
 mod first;
@@ -18,6 +20,6 @@ mod secret;
 mod services;
 
 pub use daemon::{Daemon, StartOptions};
-pub use doctor::{Checkup, Finding, doctor};
+pub use doctor::{Checkup, doctor};
 pub use first::{OPERATOR_KEY_FILE, provider_token_path, start_provider};
-pub use host::{OfflineKeys, apply, check_account_proof, plan, verify};
+pub use host::{OfflineKeys, apply, check_account_proof, destroy, plan, plan_destroy, policy, verify};

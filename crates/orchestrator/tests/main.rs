@@ -21,3 +21,4 @@ mod promises;
 #[cfg(any(feature = "kafka", feature = "redis"))]
 mod servers;
 mod sla;
+mod tools;

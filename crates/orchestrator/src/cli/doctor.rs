@@ -5,6 +5,9 @@ use clap::Args;
 use super::{ConfigArgs, Failure, Outcome, output};
 use crate::setup;
 
+/// How many findings with one fix are told one by one.
+const TOLD: usize = 5;
+
 /// How to look.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -34,8 +37,8 @@ pub async fn run(args: &DoctorArgs) -> Outcome {
         });
         output::table(&["what", "state", "answer", "where", "version"], rows.collect(), "nothing to ask")?;
         for checkup in &checkups {
-            for finding in &checkup.findings {
-                output::line(&format!("\n{}: {}\n  fix: {}", checkup.name, finding.problem, finding.fix))?;
+            for (fix, found) in by_fix(checkup) {
+                output::line(&format!("\n{}: {found}\n  fix: {fix}", checkup.name))?;
             }
         }
     }
@@ -44,4 +47,22 @@ pub async fn run(args: &DoctorArgs) -> Outcome {
         1 => Err(Failure::Difference("one dependency needs you".into())),
         many => Err(Failure::Difference(format!("{many} dependencies need you"))),
     }
+}
+
+/// What is wrong, together where one fix mends it; long lists are cut.
+fn by_fix(checkup: &setup::Checkup) -> Vec<(&str, String)> {
+    let mut fixes: Vec<(&str, Vec<&str>)> = Vec::new();
+    for finding in &checkup.findings {
+        match fixes.iter_mut().find(|(fix, _)| *fix == finding.fix) {
+            Some((_, found)) => found.push(&finding.what),
+            None => fixes.push((&finding.fix, vec![&finding.what])),
+        }
+    }
+    let told = |mut found: Vec<&str>| {
+        let more = found.len().saturating_sub(TOLD);
+        found.truncate(TOLD);
+        let found = found.join("; ");
+        if more > 0 { format!("{found}; and {more} more") } else { found }
+    };
+    fixes.into_iter().map(|(fix, found)| (fix, told(found))).collect()
 }

@@ -64,7 +64,7 @@ impl From<ConfigError> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Failed(chain(&error))
+        Self::Failed(format!("{} ({})", chain(&error), error.code.as_str()))
     }
 }
 

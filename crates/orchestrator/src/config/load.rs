@@ -178,7 +178,22 @@ fn with(config: &Config, setting: &Setting) -> Result<Config, String> {
     {
         section.insert(key.clone(), setting.value.clone());
     }
-    table.try_into().map_err(|error: toml::de::Error| error.message().trim().to_owned())
+    table.try_into().map_err(|error: toml::de::Error| told(error.message().trim(), &setting.key))
+}
+
+/// A fault in words that help: an address is told with an example, the default of its key.
+fn told(message: &str, key: &[String]) -> String {
+    let Ok(usual) = Table::try_from(Config::default()) else { return message.to_owned() };
+    let default = match key {
+        [section, key] => usual.get(section).and_then(|section| section.get(key)).and_then(Value::as_str),
+        _ => None,
+    };
+    match default {
+        Some(default) if message.contains("socket address") => {
+            format!("must be an address such as \"{default}\"")
+        }
+        _ => message.to_owned(),
+    }
 }
 
 /// Whether the key exists; the answer names the nearest one.
@@ -245,6 +260,23 @@ mod tests {
             assert!(told.contains(&expected), "{expected:?} is missing in {told:?}");
         }
         assert_eq!(told.len(), 6, "{told:?}");
+    }
+
+    #[test]
+    fn a_wrong_address_is_told_with_an_example() {
+        for (key, example) in [
+            ("api.listen", "127.0.0.1:7700"),
+            ("provider.s3_listen", "127.0.0.1:7701"),
+            ("provider.admin_listen", "127.0.0.1:7702"),
+        ] {
+            for wrong in ["foo", "127.0.0.1", ":80", "5"] {
+                let faults = load(&layers("", &[], &[(key, wrong)])).unwrap_err().faults;
+                let told: Vec<_> =
+                    faults.iter().map(|fault| (fault.key.as_str(), fault.problem.as_str())).collect();
+                let expected = format!("must be an address such as \"{example}\"");
+                assert_eq!(told, [(key, expected.as_str())], "{wrong}");
+            }
+        }
     }
 
     #[test]

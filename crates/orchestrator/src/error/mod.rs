@@ -8,7 +8,7 @@ use std::borrow::Cow;
 pub use code::ErrorCode;
 use serde_json::Value;
 
-use crate::core::client::{database::DatabaseError, vault::VaultError};
+use crate::core::client::{database::DatabaseError, storage::StorageError, vault::VaultError};
 
 /// A boxed cause.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -124,5 +124,24 @@ impl From<DatabaseError> for Error {
 impl From<VaultError> for Error {
     fn from(error: VaultError) -> Self {
         Self::internal(error)
+    }
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        let (code, detail) = match &error {
+            StorageError::Full => {
+                (ErrorCode::StorageFull, "the disk of the service is full; nothing was changed")
+            }
+            StorageError::Unavailable(_) => {
+                (ErrorCode::Unavailable, "the storage of the service does not answer; try again")
+            }
+            StorageError::NoBucket(_)
+            | StorageError::NoObject(_)
+            | StorageError::InvalidName(_)
+            | StorageError::NotEmpty(_)
+            | StorageError::NotSupported(_) => return Self::internal(error),
+        };
+        Self::new(code, detail).because(error)
     }
 }

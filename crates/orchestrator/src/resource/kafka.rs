@@ -2,59 +2,54 @@
 
 use std::time::Instant;
 
-use super::examination::{Examination, Finding};
-use crate::client::job_queue::{KafkaCluster, KafkaJobQueue};
+use super::check::{Check, Finding};
+use crate::{
+    client::job_queue::{KafkaBroker, KafkaCluster, KafkaJobQueue},
+    core::market::quantity::Micros,
+};
 
 /// Looks at the brokers and the topics; nothing is changed.
-pub async fn examine(queue: &KafkaJobQueue) -> Examination {
+pub async fn examine(queue: &KafkaJobQueue) -> Check {
     let begun = Instant::now();
     let answer = queue.cluster().await;
-    let latency = begun.elapsed();
-    match answer {
-        Ok(cluster) => Examination {
-            dependency: "kafka",
-            about: about(&cluster),
-            latency: Some(latency),
-            findings: findings(&cluster),
-        },
-        Err(error) => Examination {
-            dependency: "kafka",
-            about: String::new(),
-            latency: None,
-            findings: vec![Finding::fatal(
-                crate::error::chain(&error),
-                "check the hosts and ports in kafka.brokers, that a broker runs there, and that the addresses which it advertises can be reached",
-            )],
-        },
-    }
+    let latency = Micros(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+    let (version, findings) = match answer {
+        Ok(cluster) => (Some(about(&cluster)), findings(&cluster)),
+        Err(error) => {
+            let fix = "check the hosts and ports in kafka.brokers, that a broker runs there, and that the addresses which it advertises can be reached";
+            (None, vec![Finding { what: crate::error::chain(&error), fix: fix.to_owned() }])
+        }
+    };
+    Check { name: "job queue", latency, version, findings }
 }
 
+/// Kafka tells no version, but its brokers.
 fn about(cluster: &KafkaCluster) -> String {
-    let broker =
-        |broker: &crate::client::job_queue::KafkaBroker| format!("{} (id {})", broker.address, broker.id);
+    let broker = |broker: &KafkaBroker| format!("{} (id {})", broker.address, broker.id);
     let brokers: Vec<String> = cluster.brokers.iter().map(broker).collect();
     format!("brokers {}", brokers.join(", "))
 }
 
 fn findings(cluster: &KafkaCluster) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut find = |what: String, fix: String| findings.push(Finding { what, fix });
     if !cluster.missing.is_empty() {
-        findings.push(Finding::fatal(
+        find(
             format!("{} topics do not exist: {}", cluster.missing.len(), cluster.missing.join(", ")),
-            "run `orchestrator setup`, which makes them, or let an administrator make them",
-        ));
+            "run `orchestrator setup`, which makes them, or let an administrator make them".to_owned(),
+        );
     }
     for topic in &cluster.leaderless {
-        findings.push(Finding::fatal(
-            format!("a partition of {topic} has no leader"),
-            "bring the brokers back that hold it",
-        ));
+        find(
+            format!("a partition of {topic} has no leader: nothing can be sent there"),
+            "bring the brokers back that hold it".to_owned(),
+        );
     }
     for (topic, partitions) in &cluster.narrow {
-        findings.push(Finding::advice(
+        find(
             format!("{topic} has {partitions} partitions, fewer than kafka.partitions"),
             format!("kafka-topics.sh --alter --topic {topic} --partitions N, or lower kafka.partitions"),
-        ));
+        );
     }
     findings
 }
@@ -62,10 +57,9 @@ fn findings(cluster: &KafkaCluster) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::job_queue::KafkaBroker;
 
     #[test]
-    fn what_is_missing_is_fatal_and_what_is_narrow_is_not() {
+    fn what_is_missing_without_a_leader_or_narrow_is_named() {
         let mut cluster = KafkaCluster {
             brokers: vec![KafkaBroker { id: 1, address: "h:9092".to_owned() }],
             missing: vec![],
@@ -78,7 +72,8 @@ mod tests {
         cluster.leaderless.push("b".to_owned());
         cluster.narrow.push(("c".to_owned(), 3));
         let found = findings(&cluster);
-        assert_eq!(found.iter().map(|finding| finding.fatal).collect::<Vec<_>>(), [true, true, false]);
+        assert_eq!(found.len(), 3);
+        assert!(found[0].what.contains(": a") && found[1].what.contains("of b "));
         assert!(found[2].fix.contains("--topic c"));
     }
 }

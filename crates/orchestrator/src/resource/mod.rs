@@ -4,9 +4,10 @@
 pub mod aws;
 pub mod check;
 pub mod embedded;
-pub mod examination;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "redis")]
 pub mod redis;
 

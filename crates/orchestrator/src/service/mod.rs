@@ -8,6 +8,7 @@ pub mod job;
 pub mod ledger;
 pub mod market;
 pub mod outbox;
+pub mod page;
 pub mod pricing;
 pub mod proof;
 pub mod provisioning;

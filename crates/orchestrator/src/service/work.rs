@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     core::{
         client::{
-            database::{Changeset, Committer, DatabaseError, Entity, Expect, Reader, ReaderExt, WriteOp},
+            database::{Changeset, Committer, DatabaseError, Entity, Reader, ReaderExt, WriteOp},
             schema::{self, Collection},
         },
         market::{
@@ -49,6 +49,17 @@ impl Call {
     #[must_use]
     pub fn system(trace_id: impl Into<String>) -> Self {
         Self { principal: Principal::System, request: None, trace_id: trace_id.into() }
+    }
+
+    /// Refuses everybody but operators and the daemon itself. `what` ends the sentence "only operators may …".
+    ///
+    /// # Errors
+    /// [`ErrorCode::Forbidden`].
+    pub fn operators_only(&self, what: &str) -> Result<()> {
+        if self.principal.is_operator() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorCode::Forbidden, format!("only operators may {what}")))
     }
 }
 
@@ -255,10 +266,4 @@ pub fn touches_jobs(changes: &Changeset) -> bool {
         write.collection == schema::JOBS
             && matches!(write.op, WriteOp::Insert { .. } | WriteOp::Replace { .. })
     })
-}
-
-/// The expectation that a document is unchanged since it was read.
-#[must_use]
-pub const fn unchanged(version: u64) -> Expect {
-    Expect::Version(version)
 }

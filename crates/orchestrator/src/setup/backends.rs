@@ -60,9 +60,11 @@ use crate::client::{
     job_queue::{SqsJobQueue, SqsJobQueueSettings},
     queue::{QueueAttributes, SqsQueue},
 };
+#[cfg(feature = "mongodb")]
+use crate::resource::mongodb::MongoResource;
 
 /// First part of the names of the queues of jobs.
-const JOBS: &str = "jobs";
+pub const JOBS: &str = "jobs";
 
 /// The bucket of the daemon's own data.
 #[cfg(feature = "s3")]
@@ -96,8 +98,7 @@ pub async fn open_database(
         }
         #[cfg(feature = "mongodb")]
         DatabaseBackend::Mongodb => {
-            let settings = MongoSettings::new(&config.database.url, &config.database.name);
-            let mongodb = MongoDatabase::open(settings).await?;
+            let mongodb = MongoDatabase::open(mongo_settings(config)).await?;
             changes = Some(mongodb.clone());
             mongodb
         }
@@ -106,6 +107,22 @@ pub async fn open_database(
     };
     database.connect(schema::ALL).await?;
     Ok((database, changes))
+}
+
+/// The collections and indexes of a database elsewhere, as `setup` makes them; `None` when it is embedded.
+#[cfg(feature = "mongodb")]
+pub async fn database_layout(config: &Config) -> Result<Option<Arc<dyn crate::resource::RemoteResource>>> {
+    match config.database.backend {
+        DatabaseBackend::Sqlite => Ok(None),
+        DatabaseBackend::Mongodb => {
+            Ok(Some(Arc::new(MongoResource::new(mongo_settings(config), schema::ALL))))
+        }
+    }
+}
+
+#[cfg(feature = "mongodb")]
+pub fn mongo_settings(config: &Config) -> MongoSettings {
+    MongoSettings::new(&config.database.url, &config.database.name)
 }
 
 /// What several ports at AWS share: one client of each service for the whole process.

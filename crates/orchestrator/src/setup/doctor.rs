@@ -6,30 +6,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use serde::Serialize;
 
 use super::host::data_dir;
 use crate::{
     config::{
         Config,
-        section::{DatabaseBackend, Settlement, StorageBackend},
+        section::{CacheBackend, DatabaseBackend, Settlement, StorageBackend},
     },
     error::ErrorCode,
-    resource::Resource as _,
+    resource::{Resource as _, check::Finding},
 };
 
+/// Clocks that are further apart than this are told of: leases and schedules rest on them.
+#[cfg(feature = "mongodb")]
+const MAX_SKEW: crate::core::market::quantity::Micros = crate::core::market::quantity::Micros::from_secs(2);
 /// Longest time for one dependency.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// Something that is wrong, and how it is mended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What is wrong.
-    pub problem: String,
-    /// How it is mended.
-    pub fix: String,
-}
 
 /// How one dependency is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,7 +51,7 @@ pub(super) struct Answer {
 
 impl Answer {
     pub fn find(&mut self, problem: impl Into<String>, fix: impl Into<String>) {
-        self.findings.push(Finding { problem: problem.into(), fix: fix.into() });
+        self.findings.push(Finding { what: problem.into(), fix: fix.into() });
     }
 }
 
@@ -74,7 +68,7 @@ where
         let began = Instant::now();
         let answer = tokio::time::timeout(PATIENCE, ask).await.unwrap_or_else(|_| {
             Err(Finding {
-                problem: format!("it did not answer within {} s", PATIENCE.as_secs()),
+                what: format!("it did not answer within {} s", PATIENCE.as_secs()),
                 fix: "look whether it runs, and whether a firewall or a wrong address lies between".into(),
             })
         });
@@ -106,7 +100,145 @@ pub async fn doctor(config: &Config) -> Vec<Checkup> {
     }
     checks.push_back(directory("settlement", Settlement::directory(config)));
     checks.push_back(vault_key(config));
-    checks.collect().await
+    let (here, elsewhere) = tokio::join!(checks.collect::<Vec<_>>(), remote(config));
+    here.into_iter().chain(elsewhere).collect()
+}
+
+/// What lies elsewhere, all at once.
+async fn remote(config: &Config) -> Vec<Checkup> {
+    let mut checks: FuturesOrdered<BoxFuture<'static, Vec<Checkup>>> = FuturesOrdered::new();
+    #[cfg(feature = "mongodb")]
+    if config.database.backend == DatabaseBackend::Mongodb {
+        checks.push_back(mongodb(config).map(|one| vec![one]).boxed());
+    }
+    #[cfg(feature = "sqs")]
+    if super::backends::uses_aws(config) {
+        checks.push_back(aws(config.clone()).boxed());
+    }
+    #[cfg(feature = "redis")]
+    if config.cache.backend == CacheBackend::Redis {
+        checks.push_back(redis(config).map(|one| vec![one]).boxed());
+    }
+    #[cfg(not(any(feature = "mongodb", feature = "sqs", feature = "redis")))]
+    let _ = (config, &mut checks);
+    checks.collect::<Vec<_>>().await.into_iter().flatten().collect()
+}
+
+/// An address without user and password.
+#[cfg(any(feature = "mongodb", feature = "redis"))]
+fn without_secrets(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(feature = "mongodb")]
+fn mongodb(config: &Config) -> BoxFuture<'static, Checkup> {
+    use crate::{
+        client::{clock::SystemClock, db::mongodb::MongoDatabase},
+        core::client::schema,
+    };
+    let settings = super::backends::mongo_settings(config);
+    let target = format!("mongodb {} {}", without_secrets(&settings.url), settings.name);
+    check("database", target, async move {
+        let silent = |error: crate::core::client::database::DatabaseError| {
+            Finding {
+            what: crate::error::chain(&error),
+            fix: "look at database.url: host, port, user and password; and whether the server runs and can be reached".into(),
+        }
+        };
+        let database = MongoDatabase::open(settings).await.map_err(silent)?;
+        let found = database.inspect(schema::ALL, &SystemClock::new()).await.map_err(silent)?;
+        let mut answer =
+            Answer { version: Some(found.version), latency: Some(found.round_trip), findings: Vec::new() };
+        if let Some(reason) = found.unusable {
+            answer.find("it can't keep what the daemon needs", reason);
+        }
+        for drift in &found.drift {
+            answer.find(drift.to_string(), "run `orchestrator setup`");
+        }
+        if !found.missing_permissions.is_empty() {
+            let all = found.missing_permissions.join(", ");
+            answer.find(
+                format!("the user may not do: {all}"),
+                "grant the role `readWrite` on the database to the user of database.url",
+            );
+        }
+        if found.clock_skew > MAX_SKEW {
+            let seconds = found.clock_skew.get() / 1_000_000;
+            let direction = if found.server_ahead { "behind" } else { "ahead of" };
+            answer.find(
+                format!("this host's clock is {seconds} s {direction} the database's"),
+                "let both hosts follow a time server (NTP)",
+            );
+        }
+        Ok(answer)
+    })
+}
+
+#[cfg(feature = "redis")]
+fn redis(config: &Config) -> BoxFuture<'static, Checkup> {
+    use crate::client::cache::{RedisCache, RedisSettings};
+    let settings = RedisSettings::new(&config.cache.url, format!("{}:", config.aws.prefix));
+    let target = format!("redis {}", without_secrets(&config.cache.url));
+    check("cache", target, async move {
+        let silent = |error: crate::core::client::cache::CacheError| {
+            Finding {
+            what: crate::error::chain(&error),
+            fix: "look at cache.url and whether the server runs; until then the daemon goes on without its cache, slower".into(),
+        }
+        };
+        let server = RedisCache::new(&settings).map_err(silent)?.server().await.map_err(silent)?;
+        let mut answer =
+            Answer { version: Some(format!("{} {}", server.version, server.mode)), ..Answer::default() };
+        if server.max_memory > 0 && server.eviction == "noeviction" {
+            answer.find(
+                "it refuses writes when its memory is full",
+                "set maxmemory-policy to allkeys-lru: what is forgotten here costs time only",
+            );
+        }
+        Ok(answer)
+    })
+}
+
+#[cfg(feature = "sqs")]
+async fn aws(config: Config) -> Vec<Checkup> {
+    let target = match config.aws.endpoint.as_str() {
+        "" => format!("aws {}", config.aws.prefix),
+        endpoint => format!("aws {endpoint} {}", config.aws.prefix),
+    };
+    let silent = |finding| {
+        vec![Checkup {
+            name: "aws",
+            target: target.clone(),
+            latency_ms: None,
+            version: None,
+            findings: vec![finding],
+        }]
+    };
+    let resources = match super::cloud::resources(&config).await {
+        Ok(Some(resources)) => resources,
+        Ok(None) => return Vec::new(),
+        Err(error) => {
+            return silent(Finding { what: error.to_string(), fix: "set aws.region, or AWS_REGION".into() });
+        }
+    };
+    let Ok(checks) = tokio::time::timeout(PATIENCE, resources.check()).await else {
+        return silent(Finding {
+            what: format!("it did not answer within {} s", PATIENCE.as_secs()),
+            fix: "look at aws.endpoint and aws.region, and whether a firewall lies between".into(),
+        });
+    };
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds for people")]
+    let checkup = |check: crate::resource::check::Check| Checkup {
+        name: check.name,
+        target: target.clone(),
+        latency_ms: Some(check.latency.get() as f64 / 1_000.0),
+        version: check.version,
+        findings: check.findings,
+    };
+    checks.into_iter().map(checkup).collect()
 }
 
 fn data_directory(config: &Config) -> BoxFuture<'static, Checkup> {

@@ -15,7 +15,7 @@ use crate::{
     },
     error::{Error, ErrorCode, Result},
     resource::{
-        Plan, Resource,
+        Plan, RemoteResource, Resource,
         embedded::{DataDir, DataDirLock},
     },
     service::{
@@ -30,29 +30,96 @@ use crate::{
 ///
 /// # Errors
 /// When it can't even be looked at.
-pub fn plan(config: &Config) -> Result<Plan> {
-    data_dir(config).plan()
+pub async fn plan(config: &Config) -> Result<Plan> {
+    let mut plan = data_dir(config).plan()?;
+    plan.steps.extend(DataDir::new(Settlement::directory(config), &[]).plan()?.steps);
+    for resource in remote(config).await? {
+        plan.steps.extend(resource.plan().await?.steps);
+    }
+    Ok(plan)
 }
 
 pub(super) fn data_dir(config: &Config) -> DataDir {
-    DataDir::new(&config.data.dir, &["storage", "chain", "provider"])
+    DataDir::new(&config.data.dir, &["storage", "provider"])
 }
 
-/// Makes what is missing: directories, secrets, schema; doing it twice changes nothing. Answers what
-/// was done, after it was verified.
+/// What is needed at services elsewhere.
+async fn remote(config: &Config) -> Result<Vec<Arc<dyn RemoteResource>>> {
+    let mut resources: Vec<Arc<dyn RemoteResource>> = Vec::new();
+    #[cfg(feature = "sqs")]
+    if let Some(aws) = super::cloud::resources(config).await? {
+        resources.push(aws);
+    }
+    #[cfg(feature = "mongodb")]
+    if let Some(database) = backends::database_layout(config).await? {
+        resources.push(database);
+    }
+    #[cfg(not(any(feature = "sqs", feature = "mongodb")))]
+    let _ = (config, &mut resources);
+    Ok(resources)
+}
+
+/// Makes what is missing: directories, secrets, schema, what the cloud must have; doing it twice changes nothing. Answers
+/// what was done, after it was verified.
 ///
 /// # Errors
-/// [`ErrorCode::DataDirLocked`] while a daemon runs; whatever can't be made.
+/// [`ErrorCode::DataDirLocked`] while a daemon runs; whatever can't be made, or is not ready afterwards.
 pub async fn apply(config: &Config) -> Result<Plan> {
     let directory = data_dir(config);
-    let done = directory.apply()?;
+    let mut done = directory.apply()?;
+    let settlement = DataDir::new(Settlement::directory(config), &[]);
+    done.steps.extend(settlement.apply()?.steps);
     let _lock = directory.lock()?;
     secret::vault_key(config, &SystemEntropy)?;
-    first::provider_token(config)?;
+    if config.provider.cohosted {
+        first::provider_token(config)?;
+    }
+    for resource in remote(config).await? {
+        done.steps.extend(resource.apply().await?.steps);
+        resource.verify().await?;
+    }
     let database = backends::database(config).await?;
     database.disconnect().await?;
     directory.verify()?;
     Ok(done)
+}
+
+/// What [`destroy`] would remove: what `setup` made at services elsewhere. The data directory is nobody's but its owner's.
+///
+/// # Errors
+/// When it can't be looked at.
+pub async fn plan_destroy(config: &Config) -> Result<Plan> {
+    let mut plan = Plan::default();
+    for resource in remote(config).await? {
+        plan.steps.extend(resource.plan_destroy().await?.steps);
+    }
+    Ok(plan)
+}
+
+/// Removes what `setup` made at services elsewhere, with everything in it.
+///
+/// # Errors
+/// When something can't be removed. What was removed before is gone.
+pub async fn destroy(config: &Config) -> Result<Plan> {
+    let mut plan = Plan::default();
+    for resource in remote(config).await? {
+        plan.steps.extend(resource.destroy().await?.steps);
+    }
+    Ok(plan)
+}
+
+/// The least that the daemon needs at AWS, as an IAM policy document; `None` when it needs nothing there.
+///
+/// # Errors
+/// When AWS can't be asked which account this is.
+pub async fn policy(config: &Config) -> Result<Option<serde_json::Value>> {
+    #[cfg(feature = "sqs")]
+    if let Some(aws) = super::cloud::resources(config).await? {
+        return Ok(Some(aws.policy().await.map_err(|error| clients::unready("policy", error))?));
+    }
+    #[cfg(not(feature = "sqs"))]
+    let _ = config;
+    Ok(None)
 }
 
 /// Rebuilds the ledger from what was published and compares it. Reads the settlement and data-availability layers

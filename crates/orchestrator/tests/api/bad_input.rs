@@ -140,13 +140,13 @@ async fn numbers_out_of_range_are_refused_by_field_and_leave_nothing_behind() {
         let named = answer.body["field"].as_str().unwrap_or_default();
         assert!(named.starts_with(field), "{path} {body}: {named}");
     }
-    // Amounts that fit nowhere are a matter of the lifecycle of money, not of a field.
+    // Amounts that nobody has are a matter of the lifecycle of money, not of a field.
     for (key, path) in [(ours, format!("{account}/withdrawals")), (theirs, format!("{earner}/collateral"))] {
         let answer = api.post(key, &path, json!({"amount": LARGEST})).await;
         answer.problem(409, "insufficient_funds", None);
     }
     let deposit = api.post(&api.operator, &format!("{account}/deposits"), json!({"amount": LARGEST})).await;
-    deposit.problem(409, "invalid_state", None);
+    deposit.problem(422, "overflow", Some("amount"));
     assert_eq!(api.documents().await, before);
 }
 

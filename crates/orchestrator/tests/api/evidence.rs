@@ -4,6 +4,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use serde_json::{Value, json};
 
 use super::harness::{Api, Tenant};
+use crate::tools::python;
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -167,10 +168,7 @@ async fn unknown_disabled_and_other_oracles_are_refused() {
 
 #[tokio::test]
 async fn a_program_in_python_writes_the_same_bytes() {
-    let Some(python) = std::env::var_os("ORCHESTRATOR_TEST_PYTHON") else {
-        eprintln!("not run: ORCHESTRATOR_TEST_PYTHON names no Python");
-        return;
-    };
+    let Some(python) = python() else { return };
     let probe = Probe::new().await;
     let statement = probe.statement(1, -10 * SECOND, -5 * SECOND);
     let script = "import json,sys\n\

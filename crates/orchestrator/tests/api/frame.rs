@@ -95,11 +95,12 @@ async fn bodies_are_strict_and_a_refused_one_leaves_nothing_behind() {
     send(r#"{"period_ms": 1}"#, json_kind).await.problem(400, "malformed_body", Some("bytes"));
     send(r#"{"bytes": "1", "period_ms": 1}"#, json_kind).await.problem(400, "malformed_body", Some("bytes"));
     send(r#"{"bytes": -1, "period_ms": 1}"#, json_kind).await.problem(400, "malformed_body", Some("bytes"));
-    send(r#"{"bytes": 99999999999999999999999, "period_ms": 1}"#, json_kind).await.problem(
-        400,
-        "malformed_body",
-        Some("bytes"),
-    );
+    let large = send(r#"{"bytes": 99999999999999999999999, "period_ms": 1}"#, json_kind).await;
+    large.problem(400, "malformed_body", Some("bytes"));
+    assert!(large.body["detail"].as_str().unwrap().contains("too large"), "{}", large.body);
+    let missing = send("", json_kind).await;
+    missing.problem(400, "malformed_body", None);
+    assert!(missing.body["detail"].as_str().unwrap().contains("the body is missing"), "{}", missing.body);
     send(r#"{"bytes": 1, "period_ms": 18446744073709551615}"#, json_kind).await.problem(
         400,
         "malformed_body",

@@ -6,7 +6,7 @@ use std::{
 };
 
 use orchestrator::{
-    client::{clock::ManualClock, db::memory::MemoryDatabase, provider::FakeProvider},
+    client::{clock::ManualClock, db::memory::MemoryDatabase, job_queue::OverQueue, provider::FakeProvider},
     controller::route::{ApiSettings, ServeSettings, router, serve},
     core::{
         client::{
@@ -40,6 +40,7 @@ pub(crate) struct Api {
     pub(crate) engine: Engine,
     pub(crate) provider: FakeProvider,
     pub(crate) allocations: AllocationService,
+    pub(crate) letters: Arc<OverQueue>,
 }
 
 impl Drop for Api {
@@ -120,6 +121,7 @@ impl Api {
             engine: built.engine,
             provider: built.provider,
             allocations: built.allocations,
+            letters: built.letters,
         }
     }
 

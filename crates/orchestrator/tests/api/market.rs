@@ -197,3 +197,16 @@ async fn a_credential_shows_its_secret_to_the_post_that_made_it_only() {
     );
     assert_eq!(api.documents().await, before);
 }
+
+#[tokio::test]
+async fn a_providers_reputation_is_open_to_every_key() {
+    let api = Api::start().await;
+    let (provider, consumer) = (api.provider().await, api.consumer().await);
+    let path = format!("/providers/{}/score", provider.id);
+    let fresh = api.get(&consumer.key, &path).await.ok(200);
+    assert_eq!(fresh, json!({"provider": provider.id, "reputation_millipoints": 50_000, "units": 0}));
+    api.unit(&provider).await;
+    assert_eq!(api.get(&consumer.key, &path).await.ok(200)["units"], 1);
+    let unknown = format!("/providers/prov_{:032x}/score", 9);
+    api.get(&consumer.key, &unknown).await.problem(404, "not_found", None);
+}

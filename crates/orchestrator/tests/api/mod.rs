@@ -2,12 +2,14 @@
 
 mod access;
 mod bad_input;
+mod blocks;
 mod description;
 mod events;
 mod evidence;
 mod fakes;
 mod frame;
 mod harness;
+mod letters;
 mod life;
 mod market;
 mod money;

@@ -8,7 +8,9 @@ use orchestrator::{
         clock::{ManualClock, SeededEntropy},
         da::LocalDa,
         db::memory::MemoryDatabase,
+        job_queue::OverQueue,
         provider::{FakeProvider, FakeProviders},
+        queue::{DatabaseQueue, DatabaseQueueSettings},
         settlement::{LocalRules, LocalSettlement},
         storage::MemoryStorage,
         vault::AesVault,
@@ -22,6 +24,7 @@ use orchestrator::{
             database::Committer, event_bus::EventFeed, provider::ProviderDirectory, storage::StorageClient,
             vault::Vault,
         },
+        madara::job_queue::JobQueueClient,
         market::{
             event::DomainEvent,
             ids::{IdGenerator, OperatorId},
@@ -76,6 +79,7 @@ pub(crate) struct Built {
     pub(crate) engine: Engine,
     pub(crate) provider: FakeProvider,
     pub(crate) allocations: AllocationService,
+    pub(crate) letters: Arc<OverQueue>,
 }
 
 /// What services, jobs and triggers share.
@@ -126,6 +130,15 @@ impl Base {
             da: Arc::new(LocalDa::in_memory()),
             settings: BlockSettings::default(),
         }
+    }
+
+    async fn letters(&self) -> Arc<OverQueue> {
+        let (clock, entropy) = (Arc::new(self.clock.clone()), self.entropy.clone());
+        let settings = DatabaseQueueSettings::default();
+        let messages = DatabaseQueue::new(self.database.clone(), clock, entropy, settings);
+        let queue = Arc::new(OverQueue::new(Arc::new(messages), "jobs"));
+        queue.create_queues().await.unwrap();
+        queue
     }
 
     fn engine(&self, periods: &PeriodSettlement, blocks: &BlockPorts) -> Engine {
@@ -199,6 +212,7 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
     let disputes = DisputeService::new(work.clone(), DisputeSettings::default());
     let periods = PeriodSettlement::new(work.clone(), base.storage.clone(), base.sla.clone());
     let blocks = base.blocks();
+    let letters = base.letters().await;
     let engine = base.engine(&periods, &blocks);
     let triggers = base.triggers(&allocations, &market, &disputes, &blocks);
     let accounts = AccountService::new(work.clone(), base.domains.clone());
@@ -233,7 +247,7 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
         offerings,
         reputations: ReputationService::new(work.clone()),
         pricing: PricingService::new(work.clone()),
-        jobs: JobService::new(work.clone()),
+        jobs: JobService::new(work.clone()).with_dead_letters(letters.clone()),
         triggers,
     });
     let Base { database, clock, .. } = base;
@@ -250,5 +264,6 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
         engine,
         provider,
         allocations,
+        letters,
     }
 }

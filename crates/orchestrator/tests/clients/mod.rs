@@ -1,27 +1,12 @@
 //! Stock S3 clients against the built-in server: boto3 and rclone, which nobody here wrote.
 
-use std::{
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use orchestrator_provider::{ProviderHandle, ProviderOptions, ProviderServer};
 
-const TOKEN: &str = "an admin token of the tests";
+use crate::tools::{python, tool};
 
-/// The path of a tool, or `None` when stock clients are switched off.
-fn tool(variable: &str) -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os(variable) {
-        return Some(path.into());
-    }
-    if std::env::var("ORCHESTRATOR_TEST_EMBEDDED_ONLY").is_ok_and(|value| value == "1") {
-        return None;
-    }
-    panic!(
-        "{variable} is not set: `cargo xtask test` sets the stock clients up and says where they are; \
-         ORCHESTRATOR_TEST_EMBEDDED_ONLY=1 goes without them"
-    );
-}
+const TOKEN: &str = "an admin token of the tests";
 
 async fn server(directory: &std::path::Path) -> ProviderHandle {
     ProviderServer::start(ProviderOptions::new(directory.join("provider"), TOKEN)).await.unwrap()
@@ -42,7 +27,7 @@ async fn succeeds(mut command: Command) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn boto3_stores_reads_and_is_kept_in_bounds() {
-    let Some(python) = tool("ORCHESTRATOR_TEST_PYTHON") else { return };
+    let Some(python) = python() else { return };
     let directory = tempfile::tempdir().unwrap();
     let server = server(directory.path()).await;
     let mut command = Command::new(python);
@@ -56,10 +41,7 @@ async fn boto3_stores_reads_and_is_kept_in_bounds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rclone_syncs_and_checks() {
-    let (Some(rclone), Some(python)) = (tool("ORCHESTRATOR_TEST_RCLONE"), tool("ORCHESTRATOR_TEST_PYTHON"))
-    else {
-        return;
-    };
+    let (Some(rclone), Some(python)) = (tool("ORCHESTRATOR_TEST_RCLONE"), python()) else { return };
     let directory = tempfile::tempdir().unwrap();
     let server = server(directory.path()).await;
     let mut command = Command::new(python);

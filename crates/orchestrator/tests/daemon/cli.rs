@@ -1,22 +1,17 @@
 //! The commands as an operator types them: output, exit codes, and the usual mistakes.
 
-use std::{
-    path::Path,
-    process::{Command, Output},
-};
+use std::{path::Path, process::Output};
 
 use serde_json::Value;
 
+use super::harness::without_configuration;
+
 /// The binary with these arguments, in an environment without configuration.
-pub fn orchestrator(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ORCHESTRATOR_")) {
-        command.env_remove(name);
-    }
-    command.args(arguments).output().unwrap()
+fn orchestrator(arguments: &[&str]) -> Output {
+    without_configuration(&[], arguments).output().unwrap()
 }
 
-pub fn text(bytes: &[u8]) -> String {
+fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

@@ -136,7 +136,7 @@ async fn a_provider_of_its_own_is_registered_through_the_api() {
     let data = place.data();
     command.env("ORCHESTRATOR_DATA__DIR", &elsewhere);
     std::fs::create_dir_all(&data).unwrap();
-    let running = place.start_at(command, &elsewhere).await;
+    let running = place.spawn_at(command, elsewhere).until_ready().await;
     assert!(!running.printed.contains("s3 endpoint"), "{}", running.printed);
     assert!(running.api.all("/units").await.is_empty());
     let adapter = json!({

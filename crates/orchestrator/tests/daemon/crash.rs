@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{
+    harness::{Place, Running},
     load::{Dice, Load, judge},
-    process::{Daemon, Home, http},
 };
 
 const KILLS: u64 = 10;
@@ -26,58 +28,59 @@ async fn pass(millis: u64) {
 }
 
 /// The end of both tests: everything is judged, the daemon ends well, and what it published can be rebuilt.
-async fn judge_and_end(home: &Home, daemon: Daemon, load: Load) {
+async fn judge_and_end(place: &Place, daemon: Running, load: Load) {
     let mut consumers = load.finish().await;
     judge(&daemon, &mut consumers).await;
     let log = daemon.log();
     assert!(!log.contains("panicked"), "{log}");
-    assert_eq!(daemon.terminate().await, Some(0));
-    let (status, said) = home.verify().await;
-    assert_eq!(status.code(), Some(0), "{said}");
+    daemon.stop_well().await;
+    let report = place.cli(&["verify", "--json"]).await.json();
+    assert_eq!((&report["is_final"], &report["problems"]), (&json!(true), &json!([])), "{report}");
+    assert!(report["blocks"].as_u64().unwrap() > 0 && report["records"].as_u64().unwrap() > 0, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_instant_it_loses_nothing_and_doubles_nothing() {
     let seed = seed(7);
-    let (home, mut dice) = (Home::new(&[]), Dice::new(seed));
+    let (place, mut dice) = (Place::busy(), Dice::new(seed));
     // Killed before it was ever ready: the first start must be repeatable too.
     for _ in 0..2 {
-        let starting = home.spawn();
+        let starting = place.spawn();
         pass(dice.below(300)).await;
         drop(starting);
     }
-    let mut daemon = home.start().await;
+    let mut daemon = place.start().await;
     let load = Load::begin(&daemon, seed, CONSUMERS).await;
     for _ in 0..KILLS {
         pass(200 + dice.below(2_300)).await;
-        daemon.kill9();
+        daemon.kill();
         if dice.below(3) == 0 {
-            let starting = home.spawn();
+            let starting = place.spawn();
             pass(dice.below(400)).await;
             drop(starting);
         }
-        daemon = home.start().await;
+        daemon = place.start().await;
     }
     pass(1_000).await;
-    judge_and_end(&home, daemon, load).await;
+    judge_and_end(&place, daemon, load).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_end_under_load_it_exits_with_0_and_the_next_start_goes_on() {
     let seed = seed(11);
-    let (home, mut dice) = (Home::new(&[]), Dice::new(seed));
-    let mut daemon = home.start().await;
+    let (place, mut dice) = (Place::busy(), Dice::new(seed));
+    let mut daemon = place.start().await;
     let load = Load::begin(&daemon, seed, CONSUMERS).await;
     for _ in 0..TERMINATIONS {
         // A reader of events that never goes away must not keep it.
-        let events =
-            http().get(format!("{}/events", daemon.api)).bearer_auth(&daemon.key).send().await.unwrap();
+        let events = daemon.api.http.get(format!("{}/events", daemon.api.base));
+        let events = events.bearer_auth(&daemon.api.key).send().await.unwrap();
         assert_eq!(events.status(), 200);
         pass(300 + dice.below(2_000)).await;
-        assert_eq!(daemon.terminate().await, Some(0));
+        daemon.stop_well().await;
         drop(events);
-        daemon = home.start().await;
+        daemon = place.start().await;
     }
     pass(1_000).await;
-    judge_and_end(&home, daemon, load).await;
+    judge_and_end(&place, daemon, load).await;
 }

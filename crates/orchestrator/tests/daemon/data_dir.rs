@@ -1,11 +1,72 @@
-//! A vault key from the environment, and a disk that is full in the middle of a market.
+//! The data directory and its mishaps: a second daemon, something in the way, bad secrets, files that others may read.
 
-use std::process::Command;
+use std::{fs, os::unix::fs::PermissionsExt};
 
-use reqwest::Method;
 use serde_json::json;
 
-use super::harness::{MIB, MONTH_MS, Place, id, output, wait_for};
+use super::harness::{Place, mode, output};
+
+/// Flags that put every address on a free port: a start that gets that far must not fail for a port that is taken.
+const ANYWHERE: [&str; 6] = [
+    "--set",
+    "api.listen=127.0.0.1:0",
+    "--set",
+    "provider.s3_listen=127.0.0.1:0",
+    "--set",
+    "provider.admin_listen=127.0.0.1:0",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_daemon_is_refused_and_the_first_goes_on() {
+    let place = Place::new();
+    let first = place.start().await;
+    let holder = first.id().to_string();
+    let second = place.cli(&[&["run"][..], &ANYWHERE].concat()).await;
+    second.ends(1, &["data_dir_locked", "holds the data directory", &holder]);
+    place.cli(&["setup"]).await.ends(1, &["holds the data directory", &holder]);
+    first.api.get("/me").await;
+    first.stop_well().await;
+    // The lock does not outlive its holder.
+    place.start().await.stop_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_in_the_way_of_the_directory_is_named() {
+    let place = Place::new();
+    let file = place.dir.path().join("file");
+    fs::write(&file, "in the way").unwrap();
+    let below = file.join("data").display().to_string();
+    let refused = place.cli(&["run", "--set", &format!("data.dir={below}")]).await;
+    refused.ends(1, &["data_dir_unwritable", &below]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "in the way");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_that_others_may_read_or_that_are_none_are_refused() {
+    let place = Place::new();
+    fs::create_dir(place.data()).unwrap();
+    let key = place.data().join("vault.key");
+    fs::write(&key, "ab".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    place.cli(&["run"]).await.ends(1, &["chmod 600"]);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&key, "not a key").unwrap();
+    place.cli(&["run"]).await.ends(1, &["64 hex digits"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_private_and_kept() {
+    let place = Place::new();
+    let names = ["operator.key", "vault.key", "provider/admin.token"];
+    let read = || names.map(|name| fs::read_to_string(place.data().join(name)).unwrap());
+    place.start().await.stop_well().await;
+    let first = read();
+    for name in names {
+        assert_eq!(mode(&place.data().join(name)), 0o600, "{name}");
+    }
+    place.start().await.stop_well().await;
+    assert_eq!(read(), first);
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_vault_key_may_come_from_the_environment() {
@@ -22,70 +83,4 @@ async fn the_vault_key_may_come_from_the_environment() {
     let mut command = place.command(&["run"]);
     command.env("ORCHESTRATOR_VAULT_KEY", "short");
     output(command).await.ends(1, &["ORCHESTRATOR_VAULT_KEY", "64 hex digits"]);
-}
-
-/// A file system of a few megabytes; unmounted at the end.
-struct Small(std::path::PathBuf);
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_is_told_and_the_daemon_goes_on_when_there_is_room() {
-    let place = Place::hurried();
-    let data = place.data();
-    std::fs::create_dir(&data).unwrap();
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs"]).arg(&data);
-    if !mount.output().is_ok_and(|mounted| mounted.status.success()) {
-        eprintln!("skipped: this environment does not permit to mount a small tmpfs");
-        return;
-    }
-    let _small = Small(data.clone());
-    let running = place.start().await;
-    let (_, consumer) = running.api.consumer("squeezed").await;
-    let before = consumer.buy().await;
-    consumer.until(&before, "active").await;
-    running.api.until_settled().await;
-
-    // All that is left.
-    let filler = data.join("filler");
-    let mut fill = Command::new("bash");
-    fill.args(["-c", "cat /dev/zero > \"$0\" 2>/dev/null; true"]).arg(&filler);
-    assert_eq!(output(fill).await.code, Some(0));
-    let unit = id(&running.api.all("/units").await[0]);
-    let ask = json!({ "unit": unit, "bytes": MIB, "period_ms": MONTH_MS });
-    let (mut acknowledged, mut refused) = (1, 0);
-    for _ in 0..2_000 {
-        let (status, answer) =
-            consumer.send(Method::POST, "/allocations/reserve", Some(&ask), None).await.unwrap();
-        if status == 202 {
-            acknowledged += 1;
-            continue;
-        }
-        assert_eq!((status.as_u16(), &answer["code"]), (507, &json!("storage_full")), "{answer}");
-        refused += 1;
-        if refused == 3 {
-            break;
-        }
-    }
-    assert_eq!(refused, 3, "the disk never became full");
-    assert_eq!(consumer.all("/allocations").await.len(), acknowledged);
-
-    std::fs::remove_file(&filler).unwrap();
-    wait_for("room", || async {
-        let (status, _) = consumer.send(Method::POST, "/allocations/reserve", Some(&ask), None).await?;
-        (status == 202).then_some(())
-    })
-    .await;
-    assert_eq!(consumer.all("/allocations").await.len(), acknowledged + 1);
-    let after = consumer.buy().await;
-    consumer.until(&after, "active").await;
-    running.api.until_settled().await;
-    running.stop_well().await;
-    let report = place.cli(&["verify", "--json"]).await.json();
-    assert_eq!(report["problems"], json!([]));
 }

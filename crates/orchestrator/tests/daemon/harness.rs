@@ -5,7 +5,7 @@ use std::{
     net::TcpListener,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
@@ -51,6 +51,24 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: imp
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
 
+/// The binary with arguments, behind a wrapper if there is one, in an environment without configuration.
+pub fn without_configuration(wrapper: &[&str], args: &[&str]) -> Command {
+    let words: Vec<&str> = wrapper
+        .iter()
+        .copied()
+        .chain([env!("CARGO_BIN_EXE_orchestrator")])
+        .chain(args.iter().copied())
+        .collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ORCHESTRATOR_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// A directory with the settings of one daemon, which may be started in it many times.
 pub struct Place {
     pub dir: TempDir,
@@ -81,6 +99,23 @@ impl Place {
         settings.iter().fold(Self::new(), |place, (key, value)| place.with(key, value))
     }
 
+    /// Months and minutes in seconds, with the prober: what a market does in a long time, all at once.
+    pub fn busy() -> Self {
+        let settings = [
+            ("sla.bucket", "1s"),
+            ("sla.billing_period", "8s"),
+            ("sla.rolling_window", "60s"),
+            ("sla.settle_delay", "1500ms"),
+            ("prober.enabled", "true"),
+            ("prober.interval", "500ms"),
+            ("prober.bulk_interval", "5s"),
+            ("prober.timeout", "2s"),
+            ("triggers.expire_credentials", "500ms"),
+            ("triggers.reconcile", "5s"),
+        ];
+        settings.iter().fold(Self::hurried(), |place, (key, value)| place.with(key, value))
+    }
+
     /// With one more setting, through the environment as all of them.
     pub fn with(mut self, key: &str, value: &str) -> Self {
         let name = format!("ORCHESTRATOR_{}", key.to_uppercase().replace('.', "__"));
@@ -100,17 +135,13 @@ impl Place {
 
     /// The binary with arguments, in the directory and with the settings.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ORCHESTRATOR_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .args(args)
-            .current_dir(self.dir.path())
-            .envs(self.settings.iter().cloned())
-            .stdin(Stdio::null());
+        self.wrapped(&[], args)
+    }
+
+    /// The same as arguments of another program, which sets something up first.
+    pub fn wrapped(&self, wrapper: &[&str], args: &[&str]) -> Command {
+        let mut command = without_configuration(wrapper, args);
+        command.current_dir(self.dir.path()).envs(self.settings.iter().cloned()).stdin(Stdio::null());
         command
     }
 
@@ -120,26 +151,25 @@ impl Place {
     }
 
     pub async fn start(&self) -> Running {
-        self.start_with(self.command(&["run"])).await
+        self.spawn().until_ready().await
     }
 
-    /// Starts the daemon and waits until it is ready.
+    /// Starts the daemon with this command and waits until it is ready.
     pub async fn start_with(&self, command: Command) -> Running {
-        self.start_at(command, &self.data()).await
+        self.spawn_at(command, self.data()).until_ready().await
     }
 
-    /// Starts it with another data directory than the usual one.
-    pub async fn start_at(&self, mut command: Command, data: &Path) -> Running {
+    /// The daemon, on its way.
+    pub fn spawn(&self) -> Starting {
+        self.spawn_at(self.command(&["run"]), self.data())
+    }
+
+    /// The daemon, on its way, with another data directory than the usual one.
+    pub fn spawn_at(&self, mut command: Command, data: PathBuf) -> Starting {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (tell, told) = mpsc::channel();
         let out = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                let _ = tell.send(line);
-            }
-        });
-        let log = Arc::new(Mutex::new(String::new()));
         let err = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Mutex::new(String::new()));
         let sink = log.clone();
         std::thread::spawn(move || {
             for line in err.lines().map_while(Result::ok) {
@@ -148,30 +178,8 @@ impl Place {
                 sink.push('\n');
             }
         });
-        let mut running = Running { child: Some(child), printed: String::new(), log, api: Api::nobody() };
-        let printed = tokio::task::spawn_blocking(move || {
-            let mut printed = String::new();
-            while let Ok(line) = told.recv_timeout(PATIENCE) {
-                printed.push_str(&line);
-                printed.push('\n');
-                if line.starts_with("ready") {
-                    return Ok((printed, told));
-                }
-            }
-            Err(printed)
-        });
-        match printed.await.unwrap() {
-            Ok((printed, rest)) => {
-                // The pipe must be read to its end, or the daemon would meet a closed one.
-                std::thread::spawn(move || rest.iter().for_each(drop));
-                running.printed = printed;
-            }
-            Err(printed) => panic!("the daemon did not become ready:\n{printed}\n{}", running.log.lock()),
-        }
-        let base = running.address("api");
-        let key = std::fs::read_to_string(data.join("operator.key")).unwrap();
-        running.api = Api::new(&base, key.trim());
-        running
+        let admin = format!("http://{}", self.setting("provider.admin_listen"));
+        Starting { process: Process { child: Some(child), log }, out, data, admin }
     }
 }
 
@@ -207,32 +215,116 @@ pub async fn output(mut command: Command) -> Finished {
     Finished { code: status.code(), out: text(stdout), err: text(stderr) }
 }
 
-/// A running daemon; killed when it goes out of scope.
-pub struct Running {
+/// A process that is killed when it goes out of scope; its log is shown when the test has failed.
+struct Process {
     child: Option<Child>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+            if std::thread::panicking() {
+                eprintln!("log of the daemon:\n{}", self.log.lock());
+            }
+        }
+    }
+}
+
+/// A daemon that may not be ready yet. To drop it is to kill it.
+pub struct Starting {
+    process: Process,
+    out: BufReader<ChildStdout>,
+    data: PathBuf,
+    admin: String,
+}
+
+impl Starting {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.child.as_ref().unwrap().id()
+    }
+
+    /// Looks for its files here; where the daemon has another view of the file system.
+    pub fn seen_at(self, data: PathBuf) -> Self {
+        Self { data, ..self }
+    }
+
+    /// Waits for the line that says so, and reads the addresses.
+    pub async fn until_ready(self) -> Running {
+        let Self { process, out, data, admin } = self;
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            // The pipe is read to its end, or the daemon would meet a closed one.
+            for line in out.lines().map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        let printed = tokio::task::spawn_blocking(move || {
+            let mut printed = String::new();
+            while let Ok(line) = told.recv_timeout(PATIENCE) {
+                printed.push_str(&line);
+                printed.push('\n');
+                if line.starts_with("ready") {
+                    return Ok(printed);
+                }
+            }
+            Err(printed)
+        });
+        let printed = printed.await.unwrap().unwrap_or_else(|printed| {
+            panic!("the daemon did not become ready:\n{printed}\n{}", process.log.lock())
+        });
+        let read =
+            |file: &str| std::fs::read_to_string(data.join(file)).unwrap_or_default().trim().to_owned();
+        let api = Api::new(&address_in(&printed, "api"), &read("operator.key"));
+        let provider = Api { base: admin, ..api.with_key(&read("provider/admin.token")) };
+        Running { process, printed, api, provider }
+    }
+}
+
+fn address_in(printed: &str, name: &str) -> String {
+    let line = printed.lines().find(|line| line.starts_with(name));
+    let words = line.and_then(|line| line.split_whitespace().find(|word| word.starts_with("http://")));
+    words.unwrap_or_else(|| panic!("no address of {name} in {printed}")).to_owned()
+}
+
+/// A daemon that answers; killed when it goes out of scope.
+pub struct Running {
+    process: Process,
     /// What it printed until it was ready.
     pub printed: String,
-    log: Arc<Mutex<String>>,
     /// Its API, as the operator.
     pub api: Api,
+    /// The admin API of the co-hosted provider.
+    pub provider: Api,
 }
 
 impl Running {
     /// An address that it printed: `api` or `s3 endpoint`.
     pub fn address(&self, name: &str) -> String {
-        let line = self.printed.lines().find(|line| line.starts_with(name));
-        let words = line.and_then(|line| line.split_whitespace().find(|word| word.starts_with("http://")));
-        words.unwrap_or_else(|| panic!("no address of {name} in {}", self.printed)).to_owned()
+        address_in(&self.printed, name)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.child.as_ref().unwrap().id()
     }
 
     /// Its log until now.
     pub fn log(&self) -> String {
-        self.log.lock().clone()
+        self.process.log.lock().clone()
+    }
+
+    /// The id of the unit of the first start.
+    pub async fn unit(&self) -> String {
+        id(&self.api.all("/units").await[0])
     }
 
     /// Sends a signal by name and waits for the end.
     pub async fn stop(mut self, signal: &str) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
+        let mut child = self.process.child.take().unwrap();
         let sent =
             Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
         assert!(sent.success());
@@ -253,28 +345,16 @@ impl Running {
 
     /// Stops in order, and expects exit code 0.
     pub async fn stop_well(self) {
-        let log = self.log.clone();
+        let log = self.process.log.clone();
         let status = self.stop("TERM").await;
         assert_eq!(status.code(), Some(0), "{status:?}\n{}", log.lock());
     }
 
-    /// `kill -9`.
+    /// `kill -9`: nothing is flushed, nothing is said.
     pub fn kill(mut self) {
-        let mut child = self.child.take().unwrap();
+        let mut child = self.process.child.take().unwrap();
         child.kill().unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(9), "it had ended before:\n{}", self.log.lock());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-            if std::thread::panicking() {
-                eprintln!("log of the daemon:\n{}", self.log.lock());
-            }
-        }
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "it had ended before:\n{}", self.log());
     }
 }
 
@@ -283,14 +363,10 @@ impl Drop for Running {
 pub struct Api {
     pub http: Client,
     pub base: String,
-    key: String,
+    pub key: String,
 }
 
 impl Api {
-    fn nobody() -> Self {
-        Self::new("", "")
-    }
-
     pub fn new(base: &str, key: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = Client::builder().timeout(Duration::from_secs(15)).no_proxy().build().unwrap();
@@ -401,7 +477,12 @@ impl Api {
 
 /// The id in an answer.
 pub fn id(value: &Value) -> String {
-    value["id"].as_str().unwrap_or_else(|| panic!("no id in {value}")).to_owned()
+    text(value, "id")
+}
+
+/// A text field that must be there.
+pub fn text(value: &Value, field: &str) -> String {
+    value[field].as_str().unwrap_or_else(|| panic!("{field} is missing in {value}")).to_owned()
 }
 
 /// The octal permission bits of a file.

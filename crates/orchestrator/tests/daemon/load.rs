@@ -15,7 +15,7 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::process::{Api, Daemon, http, text, wait_for};
+use super::harness::{Api, Running, text, wait_for};
 
 const TOKEN: u128 = 1_000_000_000_000_000_000;
 /// Longest time that a client repeats one request.
@@ -25,10 +25,10 @@ const SIGNED_FOR: Duration = Duration::from_secs(60);
 const BYTES: u64 = 8 << 20;
 
 /// A small generator of numbers (splitmix64): the same seed, the same clients.
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -41,7 +41,7 @@ impl Dice {
     }
 
     /// A number below `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
@@ -69,7 +69,7 @@ struct Bought {
 }
 
 /// A consumer with everything that was acknowledged to it.
-pub(super) struct Consumer {
+pub(crate) struct Consumer {
     dice: Dice,
     name: String,
     operator: Api,
@@ -85,18 +85,18 @@ pub(super) struct Consumer {
 }
 
 /// The consumers at work.
-pub(super) struct Load {
+pub(crate) struct Load {
     end: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<Consumer>>,
 }
 
 impl Load {
     /// Lets `consumers` consumers begin.
-    pub(super) async fn begin(daemon: &Daemon, seed: u64, consumers: u64) -> Self {
+    pub(crate) async fn begin(operator: &Api, seed: u64, consumers: u64) -> Self {
         let end = Arc::new(AtomicBool::new(false));
         let unit = daemon.unit().await;
         let tasks = (0..consumers).map(|number| {
-            let (operator, unit, end) = (daemon.operator.clone(), unit.clone(), end.clone());
+            let (operator, unit, end) = (daemon.api.clone(), unit.clone(), end.clone());
             tokio::spawn(async move {
                 let dice = Dice::new(seed ^ (number + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
                 let mut consumer = Consumer::arrive(operator, unit, format!("{seed}-{number}"), dice).await;
@@ -110,7 +110,7 @@ impl Load {
     }
 
     /// Lets each finish what it is at.
-    pub(super) async fn finish(self) -> Vec<Consumer> {
+    pub(crate) async fn finish(self) -> Vec<Consumer> {
         self.end.store(true, Ordering::Relaxed);
         let mut consumers = Vec::new();
         for task in self.tasks {
@@ -131,10 +131,12 @@ async fn stubborn(
     let tried = async {
         loop {
             match api.send(method.clone(), path, body, key).await {
-                Ok((status, answer)) if status < 429 && answer["code"] != "conflict" => {
-                    return (status, answer);
+                Some((status, answer)) if status.as_u16() < 429 && answer["code"] != "conflict" => {
+                    return (status.as_u16(), answer);
                 }
-                Ok((status, answer)) if status >= 500 && status != 503 => panic!("{path}: {status} {answer}"),
+                Some((status, answer)) if status.is_server_error() && status != 503 => {
+                    panic!("{path}: {status} {answer}")
+                }
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
@@ -223,7 +225,7 @@ impl Consumer {
         let key = self.fresh_key();
         let path = format!("/allocations/{id}/credentials");
         let issued = self.post(self.api.clone(), &path, &json!({}), &key).await;
-        let store = Store::new(&active["routing"], &issued);
+        let store = Store::new(&self.api.http, &active["routing"], &issued);
         if let Some(last) = self.bought.last_mut() {
             last.store = Some(store);
         }
@@ -290,12 +292,16 @@ struct Store {
 }
 
 impl Store {
-    fn new(routing: &Value, issued: &Value) -> Self {
+    fn new(http: &reqwest::Client, routing: &Value, issued: &Value) -> Self {
         let endpoint = text(routing, "endpoint").parse().unwrap();
         let (bucket, region) = (text(routing, "bucket"), text(routing, "region"));
         let keys =
             Credentials::new(text(&issued["credential"], "access_key_id"), text(issued, "secret_access_key"));
-        Self { client: http(), bucket: Bucket::new(endpoint, UrlStyle::Path, bucket, region).unwrap(), keys }
+        Self {
+            client: http.clone(),
+            bucket: Bucket::new(endpoint, UrlStyle::Path, bucket, region).unwrap(),
+            keys,
+        }
     }
 
     /// Whether it was acknowledged. Anything but success and silence is a fault.
@@ -320,7 +326,7 @@ impl Store {
 
 /// Holds everything that was acknowledged against what the daemon says, closes what is open, waits until nothing is left
 /// to do, and does the accounts.
-pub(super) async fn judge(daemon: &Daemon, consumers: &mut [Consumer]) {
+pub(crate) async fn judge(daemon: &Running, consumers: &mut [Consumer]) {
     let bought: usize = consumers.iter().map(|c| c.bought.len()).sum();
     let stored: usize = consumers.iter().flat_map(|c| &c.bought).map(|b| b.stored.len()).sum();
     assert!(bought > 0 && stored > 0, "the clients got nowhere: {bought} bought, {stored} stored");
@@ -332,11 +338,14 @@ pub(super) async fn judge(daemon: &Daemon, consumers: &mut [Consumer]) {
     }
     for consumer in consumers.iter() {
         for bought in &consumer.bought {
-            consumer.api.until_state(&bought.id, "closed").await;
+            consumer.api.until(&bought.id, "closed").await;
         }
         consumer.accounts_add_up().await;
     }
-    everything_drains(&daemon.operator).await;
+    everything_drains(&daemon.api).await;
+    let unit = &daemon.api.all("/units").await[0];
+    assert_eq!(unit["state"], "available", "{unit}");
+    assert_eq!(unit["free_bytes"], unit["capacity_bytes"], "{unit}");
     provider_agrees(daemon, consumers).await;
 }
 
@@ -414,7 +423,7 @@ async fn everything_drains(operator: &Api) {
 }
 
 /// The provider has the prober's own allocation and no other, and did nothing twice.
-async fn provider_agrees(daemon: &Daemon, consumers: &[Consumer]) {
+async fn provider_agrees(daemon: &Running, consumers: &[Consumer]) {
     let there = daemon.provider.get("/allocations").await;
     let there = there["allocations"].as_array().unwrap().iter().map(|id| hex_of(id.as_str().unwrap()));
     let probe = hex_of(&daemon.unit().await);

@@ -105,3 +105,21 @@ async fn a_signal_drains_while_requests_and_jobs_run() {
     }
     again.stop_well().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let place = Place::new().with("api.listen", &address);
+    place.cli(&["run"]).await.ends(1, &[&address, "api.listen"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_limit_on_requests_means_none() {
+    let place = Place::new().with("api.requests_per_minute", "0");
+    let running = place.start().await;
+    for _ in 0..3 {
+        running.api.get("/me").await;
+    }
+    running.stop_well().await;
+}

@@ -1,20 +1,9 @@
 //! A stock S3 client with credentials that the daemon issued.
 
-use std::{path::PathBuf, process::Command};
+use std::process::Command;
 
 use super::harness::{Place, output};
-
-fn python() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("ORCHESTRATOR_TEST_PYTHON") {
-        return Some(path.into());
-    }
-    if std::env::var("ORCHESTRATOR_TEST_EMBEDDED_ONLY").is_ok_and(|value| value == "1") {
-        return None;
-    }
-    panic!(
-        "ORCHESTRATOR_TEST_PYTHON is not set: `cargo xtask test` sets it; ORCHESTRATOR_TEST_EMBEDDED_ONLY=1 goes without"
-    );
-}
+use crate::tools::python;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn boto3_stores_with_the_keys_that_the_daemon_issued() {

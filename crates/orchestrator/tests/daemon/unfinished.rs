@@ -2,32 +2,32 @@
 
 use serde_json::json;
 
-use super::process::{Api, Daemon, Home, text, wait_for};
+use super::harness::{Api, Place, Running, text, wait_for};
 
-async fn reserve(daemon: &Daemon, consumer: &Api) -> String {
+async fn reserve(daemon: &Running, consumer: &Api) -> String {
     let ask = json!({ "unit": daemon.unit().await, "bytes": 1 << 20, "period_ms": 86_400_000_u64 });
     text(&consumer.post("/allocations/reserve", ask).await, "id")
 }
 
-async fn at_provider(daemon: &Daemon, allocation: &str) -> bool {
+async fn at_provider(daemon: &Running, allocation: &str) -> bool {
     let there = daemon.provider.get("/allocations").await;
     there["allocations"].as_array().unwrap().iter().any(|id| id == allocation)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn provisioning_closing_and_blocks_go_on_after_a_kill() {
-    let home = Home::new(&["market.closing_grace=3s", "settlement.finality=2s"]);
-    let mut daemon = home.start().await;
-    let (_, consumer) = daemon.operator.consumer("kim", 1_000).await;
+    let place = Place::busy().with("market.closing_grace", "3s").with("settlement.finality", "2s");
+    let mut daemon = place.start().await;
+    let (_, consumer) = daemon.api.consumer("kim").await;
     let mut allocations = Vec::new();
 
     // Provisioning: killed as soon as the funding is acknowledged.
     for _ in 0..3 {
         let allocation = reserve(&daemon, &consumer).await;
         consumer.post(&format!("/allocations/{allocation}/fund"), json!({})).await;
-        daemon.kill9();
-        daemon = home.start().await;
-        consumer.until_state(&allocation, "active").await;
+        daemon.kill();
+        daemon = place.start().await;
+        consumer.until(&allocation, "active").await;
         assert!(at_provider(&daemon, &allocation).await);
         allocations.push(allocation);
     }
@@ -43,37 +43,33 @@ async fn provisioning_closing_and_blocks_go_on_after_a_kill() {
             .await;
         }
         if step > 1 {
-            assert_eq!(daemon.terminate().await, Some(0));
+            daemon.stop_well().await;
         } else {
-            daemon.kill9();
+            daemon.kill();
         }
-        daemon = home.start().await;
+        daemon = place.start().await;
     }
     for allocation in &allocations {
-        consumer.until_state(allocation, "closed").await;
+        consumer.until(allocation, "closed").await;
         assert!(!at_provider(&daemon, allocation).await);
     }
 
     // Blocks: killed while one is not final.
     let unfinished = || async {
-        let blocks = daemon.operator.all("/blocks").await;
+        let blocks = daemon.api.all("/blocks").await;
         let block = blocks.iter().find(|block| block["state"] != "final")?;
         block["number"].as_u64()
     };
-    consumer_pays_in(&daemon).await;
+    daemon.api.consumer("lou").await;
     let number = wait_for("a block that is not final", unfinished).await;
-    daemon.kill9();
-    let daemon = home.start().await;
+    daemon.kill();
+    let daemon = place.start().await;
     wait_for("the block to be final", || async {
-        let block = daemon.operator.get(&format!("/blocks/local/{number}")).await;
+        let block = daemon.api.get(&format!("/blocks/local/{number}")).await;
         (block["state"] == "final").then_some(())
     })
     .await;
-    let (status, said) = home.verify().await;
-    assert_eq!(status.code(), Some(0), "{said}");
-}
-
-/// Something for the next block.
-async fn consumer_pays_in(daemon: &Daemon) {
-    daemon.operator.consumer("lou", 1).await;
+    daemon.api.until_settled().await;
+    daemon.stop_well().await;
+    place.cli(&["verify"]).await.ends(0, &["final"]);
 }

@@ -12,6 +12,7 @@ use orchestrator::{
     error::{ErrorCode, Result},
     service::{
         job::{JobService, PurgeTrigger, Trigger, admin::JobFilter, purge::PurgeSettings},
+        page::{Listing, PageRequest},
         work::Call,
     },
 };
@@ -90,13 +91,14 @@ async fn jobs_are_listed_by_filter_and_page_and_counted_for_operators_only() {
     }
     world.settle_some(&engine).await;
     let filter = JobFilter { state: Some(JobState::Created), ..JobFilter::default() };
-    let (first, next) = service.list(&call, filter.clone(), 3, None).await.unwrap();
-    let (second, end) = service.list(&call, filter, 3, next).await.unwrap();
+    let page = |limit, after| PageRequest { limit, after };
+    let Listing { items: first, next } = service.list(&call, filter.clone(), page(3, None)).await.unwrap();
+    let Listing { items: second, next: end } = service.list(&call, filter, page(3, next)).await.unwrap();
     assert_eq!((first.len(), second.len(), end), (3, 2, None));
     assert!(first.iter().chain(&second).all(|job| job.kind == JobKind::Purge && job.subject == "b"));
     assert!(first[0].created_at > second[1].created_at, "newest first");
     let of_a = JobFilter { subject: Some("a".into()), kind: Some(KIND), ..JobFilter::default() };
-    assert_eq!(service.list(&call, of_a, 10, None).await.unwrap().0.len(), 5);
+    assert_eq!(service.list(&call, of_a, page(10, None)).await.unwrap().items.len(), 5);
     let counts = service.counts(&call).await.unwrap();
     assert_eq!((counts.by_state["created"], counts.by_state["completed"]), (5, 5));
     assert_eq!(counts.by_kind["purge"]["created"], 5);
@@ -108,7 +110,7 @@ async fn jobs_are_listed_by_filter_and_page_and_counted_for_operators_only() {
         service.cancel(&consumer, id).await.err(),
         service.retry(&consumer, id).await.err(),
         service.verify_now(&consumer, id).await.err(),
-        service.list(&consumer, JobFilter::default(), 1, None).await.err(),
+        service.list(&consumer, JobFilter::default(), page(1, None)).await.err(),
         service.counts(&consumer).await.err(),
     ] {
         assert_eq!(refused.unwrap().code, ErrorCode::Forbidden);
@@ -116,7 +118,7 @@ async fn jobs_are_listed_by_filter_and_page_and_counted_for_operators_only() {
     let missing = JobId::from_uuid(id.uuid()).to_string().replace('0', "1").parse().unwrap();
     assert_eq!(service.show(&call, missing).await.unwrap_err().code, ErrorCode::NotFound);
     assert_eq!(
-        service.list(&call, JobFilter::default(), 0, None).await.unwrap_err().field.as_deref(),
+        service.list(&call, JobFilter::default(), page(0, None)).await.unwrap_err().field.as_deref(),
         Some("limit")
     );
 }

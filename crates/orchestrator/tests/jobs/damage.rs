@@ -23,6 +23,7 @@ use orchestrator::{
     service::{
         damage,
         job::{JobService, admin::JobFilter},
+        page::PageRequest,
         work::Call,
     },
 };
@@ -170,7 +171,11 @@ async fn a_list_leaves_out_what_can_not_be_read() {
     let good = world.enqueue(world.new_job(KIND, "s", "2")).await;
     wreck(&world, schema::JOBS, &damaged.to_string(), "failures", json!(1)).await;
     let service = JobService::new(world.work());
-    let (jobs, _) = service.list(&Call::system("test"), JobFilter::default(), 10, None).await.unwrap();
+    let jobs = service
+        .list(&Call::system("test"), JobFilter::default(), PageRequest::default())
+        .await
+        .unwrap()
+        .items;
     assert_eq!(jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [good]);
 }
 

@@ -2,7 +2,7 @@
 
 use orchestrator::{
     core::{
-        client::provider::AccessLevel,
+        client::{database::Cursor, provider::AccessLevel},
         market::{
             account::AccountKey,
             allocation::{AllocationState, RestrictReason},
@@ -16,6 +16,7 @@ use orchestrator::{
     error::ErrorCode,
     service::{
         ledger::dispute::{Decision, OpenDispute},
+        page::{Listing, PageRequest},
         work::Call,
     },
 };
@@ -82,6 +83,10 @@ fn as_provider(id: ProviderId) -> Call {
 fn operator() -> Call {
     let id: OperatorId = Id::from_uuid(uuid::Uuid::from_u128(1));
     Call { principal: Principal::Operator(id), request: None, trace_id: "t".into() }
+}
+
+fn page(limit: usize, after: Option<Cursor>) -> PageRequest {
+    PageRequest { limit, after }
 }
 
 #[tokio::test]
@@ -205,12 +210,14 @@ async fn disputes_are_seen_opened_and_decided_by_those_who_may_only() {
     }
     for call in [&stranger, &other] {
         assert_eq!(disputes.get(call, ids[0]).await.unwrap_err().code, ErrorCode::NotFound);
-        assert!(disputes.list(call, None, 10, None).await.unwrap().0.is_empty());
+        assert!(disputes.list(call, None, page(10, None)).await.unwrap().items.is_empty());
     }
     for call in [desk.consumer(0), desk.owner(), operator()] {
         // Newest first, page by page, each once.
-        let (first, next) = disputes.list(&call, Some(desk.allocation), 2, None).await.unwrap();
-        let (rest, end) = disputes.list(&call, Some(desk.allocation), 2, next).await.unwrap();
+        let Listing { items: first, next } =
+            disputes.list(&call, Some(desk.allocation), page(2, None)).await.unwrap();
+        let Listing { items: rest, next: end } =
+            disputes.list(&call, Some(desk.allocation), page(2, next)).await.unwrap();
         let seen: Vec<_> = first.iter().chain(&rest).map(|dispute| dispute.id).collect();
         assert_eq!(seen, ids.iter().rev().copied().collect::<Vec<_>>());
         assert!(end.is_none());
@@ -271,10 +278,10 @@ async fn transfers_come_page_by_page_each_once_and_to_their_owner_only() {
     let mut seen = Vec::new();
     let mut after = None;
     loop {
-        let (page, next) = desk.node.accounts.transfers(&desk.consumer(0), key, 2, after).await.unwrap();
-        assert!(page.len() <= 2);
-        seen.extend(page);
-        match next {
+        let found = desk.node.accounts.transfers(&desk.consumer(0), key, page(2, after)).await.unwrap();
+        assert!(found.items.len() <= 2);
+        seen.extend(found.items);
+        match found.next {
             Some(cursor) => after = Some(cursor),
             None => break,
         }
@@ -284,7 +291,7 @@ async fn transfers_come_page_by_page_each_once_and_to_their_owner_only() {
     mine.sort_by_key(|transfer| std::cmp::Reverse(transfer.id));
     assert_eq!(seen.len(), 7, "a deposit, the escrow and five withdrawals");
     assert_eq!(seen, mine);
-    let refused = desk.node.accounts.transfers(&desk.consumer(1), key, 2, None).await.unwrap_err();
+    let refused = desk.node.accounts.transfers(&desk.consumer(1), key, page(2, None)).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::NotFound);
     desk.store.check().await;
 }

@@ -12,13 +12,14 @@ use orchestrator::{
             quantity::{Bytes, Micros, Ppm},
             score::Reputation,
             terms::PriceBounds,
-            unit::DataUnit,
+            unit::{DataUnit, UnitMode},
         },
     },
     error::ErrorCode,
     service::{
         allocation::OfferingPicker,
         job::Trigger,
+        page::PageRequest,
         pricing::{Controller, PricingService, Reprice},
         scoring::{DailyReputation, OfferingService, OfferingSettings, OfferingSort, ReputationService},
         work::Call,
@@ -126,6 +127,17 @@ async fn reputation_moves_once_a_day_with_its_reason() {
     trigger.fire().await.unwrap();
     let stored = world.db.load::<Reputation>(&id::<UnitId>(1).to_string()).await.unwrap().unwrap().value;
     assert_eq!(stored.millipoints, 53_667);
+
+    // The provider's is the mean over its units; one that was not judged yet has 50, one that is gone does not count.
+    let mut changes = Changeset::new();
+    changes.insert(&DataUnit { provider: id(1), ..unit(2) });
+    changes.insert(&DataUnit { provider: id(1), mode: UnitMode::Decommissioned, ..unit(3) });
+    changes.insert(&unit(4));
+    world.work.committer.commit(changes).await.unwrap();
+    let mean = service.of_provider(&Call::system("t"), id(1)).await.unwrap();
+    assert_eq!((mean.millipoints, mean.units), ((53_667 + 50_000) / 2, 2));
+    let unknown = service.of_provider(&Call::system("t"), id(9)).await.unwrap_err();
+    assert_eq!(unknown.code, ErrorCode::NotFound);
 }
 
 #[tokio::test]
@@ -144,6 +156,6 @@ async fn a_price_moves_once_a_day_inside_its_bounds_and_is_logged() {
     let stored = world.db.load::<DataUnit>(&full.id.to_string()).await.unwrap().unwrap().value;
     assert_eq!(stored.price.per_gib_month, Amount(2_700_000), "6 % up, but for the bound");
     let service = PricingService::new(world.work.clone());
-    let (history, _) = service.history(&Call::system("t"), full.id, 10, None).await.unwrap();
+    let history = service.history(&Call::system("t"), full.id, PageRequest::default()).await.unwrap().items;
     assert_eq!((history.len(), history[0].before), (1, Amount(2_592_000)));
 }

@@ -3,5 +3,6 @@
 mod evidence;
 mod market;
 mod period;
+mod probe_server;
 mod prober;
 mod world;

@@ -55,7 +55,9 @@ pub(super) fn full() -> S3Error {
 /// A failed file operation.
 pub(super) fn io(error: std::io::Error) -> S3Error {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => full(),
+        std::io::ErrorKind::StorageFull
+        | std::io::ErrorKind::QuotaExceeded
+        | std::io::ErrorKind::FileTooLarge => full(),
         _ => S3Error::internal_error(error),
     }
 }

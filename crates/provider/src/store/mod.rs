@@ -85,7 +85,7 @@ pub enum StoreError {
     /// The parts named do not fit those that were uploaded.
     #[error("{0}")]
     Part(&'static str),
-    /// The disk is full.
+    /// The disk is full, or takes no more.
     #[error("the disk is full")]
     Full,
     /// SQLite failed.
@@ -98,6 +98,11 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        // A quota, or a limit on the size of files, is no full disk to SQLite, but a write that failed.
+        if error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE)
+        {
+            return Self::Full;
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             _ => Self::Sqlite(error),

@@ -357,7 +357,7 @@ impl Chain {
         }
         let sum = self.deposits.iter().try_fold(amount, |sum, deposit| sum.checked_add(deposit.amount));
         if sum.is_none() {
-            return refused("the sum of all deposits does not fit 128 bits");
+            return Err(SettlementError::Overflow);
         }
         let index = self.deposits.len() as u64 + 1;
         let deposit = Deposit { index, account, amount, confirmed: false, at: now };

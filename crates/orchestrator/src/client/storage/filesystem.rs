@@ -55,7 +55,9 @@ impl Drop for Temporary {
 
 fn failed(error: io::Error) -> StorageError {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::Full,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            StorageError::Full
+        }
         _ => StorageError::Unavailable(Box::new(error)),
     }
 }
@@ -332,8 +334,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_apart() {
-        // ENOSPC and EDQUOT.
-        for code in [28, 122] {
+        // ENOSPC, EDQUOT and EFBIG.
+        for code in [28, 122, 27] {
             assert!(matches!(failed(io::Error::from_raw_os_error(code)), StorageError::Full));
         }
         assert!(matches!(failed(io::Error::from_raw_os_error(5)), StorageError::Unavailable(_)));

@@ -82,8 +82,7 @@ async fn list_transfers(
     Named(key): Named<AccountKey>,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<PageView<TransferView>>> {
-    let (transfers, next) = state.accounts.transfers(&caller.call, key, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(transfers, next)))
+    Ok(Json(state.accounts.transfers(&caller.call, key, page.request()?).await?.into()))
 }
 
 /// Deposits money on the local chain, as the chain watcher does elsewhere; for operators.
@@ -269,9 +268,7 @@ async fn list_disputes(
     Params(query): Params<DisputesQuery>,
 ) -> Result<Json<PageView<DisputeView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
-    let (disputes, next) =
-        state.disputes.list(&caller.call, query.allocation, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(disputes, next)))
+    Ok(Json(state.disputes.list(&caller.call, query.allocation, page.request()?).await?.into()))
 }
 
 /// One dispute.

@@ -89,8 +89,7 @@ async fn list_allocations(
         unit: query.unit,
         state: query.state,
     };
-    let found = state.allocations.list(&caller.call, query, page).await?;
-    Ok(Json(PageView::new(found.items, found.next)))
+    Ok(Json(state.allocations.list(&caller.call, query, page).await?.into()))
 }
 
 /// One allocation: its status and, once it is provisioned, its routing.

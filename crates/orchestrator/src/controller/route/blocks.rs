@@ -19,11 +19,11 @@ use super::{
     problem::Result,
     state::ApiState,
     view::{
-        block::{BlockView, QuarantinedView, RecordsView, ResumedView, RetriedView},
+        block::{BlockProofView, BlockView, QuarantinedView, RecordsView, ResumedView, RetriedView},
         common::Nothing,
     },
 };
-use crate::core::market::terms::DomainId;
+use crate::{core::market::terms::DomainId, service::block::ProofKind};
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -33,6 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(resume))
         .routes(routes!(get_block))
         .routes(routes!(list_records))
+        .routes(routes!(block_proof))
 }
 
 /// Which blocks.
@@ -58,8 +59,7 @@ async fn list_blocks(
 ) -> Result<Json<PageView<BlockView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
     let domain = query.domain.map_or_else(DomainId::local, DomainId);
-    let (blocks, next) = state.blocks.list(&caller.call, &domain, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(blocks, next)))
+    Ok(Json(state.blocks.list(&caller.call, &domain, page.request()?).await?.into()))
 }
 
 /// One block.
@@ -103,6 +103,31 @@ async fn list_records(
     Ok(Json(state.blocks.records(&caller.call, &DomainId(domain), number, from, limit).await?.into()))
 }
 
+/// Which proof.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct BlockProofQuery {
+    /// `reexecution` unless said otherwise, or `validity`.
+    #[param(value_type = Option<String>)]
+    kind: Option<ProofKind>,
+}
+
+/// The proof that the block follows from its parent. Validity proofs are not supported.
+#[utoipa::path(get, path = "/blocks/{domain}/{number}/proof", tag = "blocks",
+    params(("domain" = String, Path, description = "Settlement domain"), ("number" = u64, Path, description = "Block number"), BlockProofQuery),
+    responses((status = 200, body = BlockProofView)))]
+async fn block_proof(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Path((domain, number)): Path<(String, String)>,
+    Params(query): Params<BlockProofQuery>,
+) -> Result<Json<BlockProofView>> {
+    let (domain, number) = (DomainId(domain), parse_id::<u64>(&number)?);
+    let kind = query.kind.unwrap_or_default();
+    Ok(Json(state.blocks.proof(&caller.call, &domain, number, kind).await?.into()))
+}
+
 /// What no block could carry, by id; for operators.
 #[utoipa::path(get, path = "/blocks/quarantine", tag = "blocks", params(BlocksQuery),
     responses((status = 200, body = PageView<QuarantinedView>)))]
@@ -113,8 +138,7 @@ async fn list_quarantined(
 ) -> Result<Json<PageView<QuarantinedView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
     let domain = query.domain.map_or_else(DomainId::local, DomainId);
-    let (items, next) = state.blocks.quarantined(&caller.call, &domain, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(items, next)))
+    Ok(Json(state.blocks.quarantined(&caller.call, &domain, page.request()?).await?.into()))
 }
 
 /// Puts a quarantined item back, to be sealed with what waits for it; for operators.

@@ -35,17 +35,6 @@ pub struct Caller {
     pub key: KeyId,
 }
 
-/// Refuses everybody but operators, where no service does.
-///
-/// # Errors
-/// [`ErrorCode::Forbidden`].
-pub fn operator(call: &Call) -> Result<()> {
-    if call.principal.is_operator() {
-        return Ok(());
-    }
-    Err(Problem::new(ErrorCode::Forbidden, "only an operator's key may do this"))
-}
-
 impl FromRequestParts<ApiState> for Caller {
     type Rejection = Problem;
 

@@ -24,8 +24,17 @@ use crate::{
         },
     },
     error::ErrorCode,
-    service::{ledger::dispute::Decision, proof::ProofAt, scoring::OfferingSort},
+    service::{
+        block::ProofKind,
+        ledger::{UnsealedKind, dispute::Decision},
+        proof::ProofAt,
+        scoring::OfferingSort,
+    },
 };
+
+/// What a block's record may be.
+const RECORD_TYPES: [&str; 7] =
+    ["open_account", "transfer", "deposit", "market_open", "market_set", "verdict", "verdict_evidence"];
 
 /// A schema or an address, a field or a parameter of it, and its words.
 type Choice = (&'static str, &'static str, Vec<Value>);
@@ -41,6 +50,15 @@ fn roles() -> Vec<Value> {
 fn block_states() -> Vec<Value> {
     use BlockState as B;
     words(&[B::Open, B::Sealed, B::Proven, B::Published, B::Registered, B::Settled, B::Final, B::Rejected])
+}
+
+fn unsealed_kinds() -> Vec<Value> {
+    use UnsealedKind as U;
+    words(&[U::Transfer, U::Verdict, U::Unit, U::Allocation, U::Score])
+}
+
+fn proofs_at() -> Vec<Value> {
+    words(&[ProofAt::Final, ProofAt::Sealed])
 }
 
 fn transfer_kinds() -> Vec<Value> {
@@ -97,7 +115,12 @@ fn fields() -> Vec<Choice> {
         ("CredentialView", "permissions", permissions()),
         ("Issue", "permissions", permissions()),
         ("BlockView", "state", block_states()),
+        ("BlockProofView", "kind", words(&[ProofKind::Reexecution])),
         ("ProofView", "block_state", block_states()),
+        ("MarketProofView", "block_state", block_states()),
+        ("QuarantinedView", "kind", unsealed_kinds()),
+        ("RetriedView", "kind", unsealed_kinds()),
+        ("RecordView", "type", RECORD_TYPES.iter().map(|word| (*word).into()).collect()),
         ("FailureView", "phase", words(&[Phase::Process, Phase::Verify])),
         ("JobView", "kind", words(&JobKind::ALL)),
         ("JobView", "state", words(&JobState::ALL)),
@@ -131,7 +154,10 @@ fn parameters() -> Vec<Choice> {
         ("/jobs", "kind", words(&JobKind::ALL)),
         ("/jobs", "state", words(&JobState::ALL)),
         ("/market/offerings", "sort", words(&[O::Score, O::Price, O::Latency, O::Uptime, O::Free])),
-        ("/accounts/{id}/proof", "at", words(&[ProofAt::Final, ProofAt::Sealed])),
+        ("/accounts/{id}/proof", "at", proofs_at()),
+        ("/units/{id}/proof", "at", proofs_at()),
+        ("/allocations/{id}/proof", "at", proofs_at()),
+        ("/blocks/{domain}/{number}/proof", "kind", words(&[ProofKind::Reexecution, ProofKind::Validity])),
     ]
 }
 

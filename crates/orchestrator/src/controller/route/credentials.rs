@@ -41,8 +41,7 @@ async fn list_credentials(
     Named(id): Named<AllocationId>,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<PageView<CredentialView>>> {
-    let found = state.credentials.list(&caller.call, id, page.request()?).await?;
-    Ok(Json(PageView::new(found.items, found.next)))
+    Ok(Json(state.credentials.list(&caller.call, id, page.request()?).await?.into()))
 }
 
 /// Issues a credential. The secret is shown this once; a replay of the same idempotency key within ten minutes repeats

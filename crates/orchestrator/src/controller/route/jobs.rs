@@ -6,7 +6,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    caller::{Caller, Posted, operator},
+    caller::{Caller, Posted},
     etag::tagged,
     page::{PageQuery, PageView},
     params::{Named, Params},
@@ -69,8 +69,7 @@ async fn list_jobs(
 ) -> Result<Json<PageView<JobView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
     let filter = JobFilter { kind: query.kind, state: query.state, subject: query.subject };
-    let (jobs, next) = state.jobs.list(&caller.call, filter, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(jobs, next)))
+    Ok(Json(state.jobs.list(&caller.call, filter, page.request()?).await?.into()))
 }
 
 /// How many jobs there are, by state and kind.
@@ -141,7 +140,7 @@ async fn cancel_job(
 /// The triggers of this process and what they did.
 #[utoipa::path(get, path = "/triggers", tag = "jobs", responses((status = 200, body = PageView<TriggerView>)))]
 async fn list_triggers(State(state): State<ApiState>, caller: Caller) -> Result<Json<PageView<TriggerView>>> {
-    operator(&caller.call)?;
+    caller.call.operators_only("see triggers")?;
     Ok(Json(PageView::new(state.triggers.statuses(), None)))
 }
 
@@ -154,7 +153,7 @@ async fn fire_trigger(
     Named(name): Named<String>,
     posted: Posted<Nothing>,
 ) -> Result<Json<ReportView>> {
-    operator(&posted.call)?;
+    posted.call.operators_only("fire triggers")?;
     let fire = || async {
         let report = state.triggers.fire(&name).await?;
         let mut changes = Changeset::new();

@@ -47,8 +47,7 @@ async fn list_keys(
     caller: Caller,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<PageView<KeyView>>> {
-    let (keys, next) = state.keys.list(&caller.call, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(keys, next)))
+    Ok(Json(state.keys.list(&caller.call, page.request()?).await?.into()))
 }
 
 /// Makes a key. Its text is shown this once; a replay of the same idempotency key answers `secret_gone`.
@@ -101,8 +100,7 @@ async fn list_audit(
     Params(query): Params<AuditQuery>,
 ) -> Result<Json<PageView<AuditView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
-    let (entries, next) = state.audit.list(&caller.call, query.subject, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(entries, next)))
+    Ok(Json(state.audit.list(&caller.call, query.subject, page.request()?).await?.into()))
 }
 
 /// The principal behind a tenant's id; the prefix says of which kind it is.

@@ -1,4 +1,5 @@
-//! `/market/offerings`, and what is behind a unit's place in it: `/units/{id}/score` and `/units/{id}/prices`.
+//! `/market/offerings`, and what is behind a unit's place in it: `/units/{id}/score` and `/units/{id}/prices`, and
+//! `/providers/{id}/score`.
 
 use axum::{Json, extract::State, http::HeaderMap, response::Response};
 use serde::Deserialize;
@@ -14,11 +15,14 @@ use super::{
     state::ApiState,
     view::{
         common::{Millis, Money},
-        offering::{FilterView, OfferingsView, PriceChangeView, StandingView},
+        offering::{FilterView, OfferingsView, PriceChangeView, ProviderStandingView, StandingView},
     },
 };
 use crate::{
-    core::market::{ids::UnitId, offering::OfferingFilter},
+    core::market::{
+        ids::{ProviderId, UnitId},
+        offering::OfferingFilter,
+    },
     error::ErrorCode,
     service::scoring::OfferingSort,
 };
@@ -31,6 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list_offerings))
         .routes(routes!(unit_score))
+        .routes(routes!(provider_score))
         .routes(routes!(unit_prices))
 }
 
@@ -141,6 +146,18 @@ async fn unit_score(
     tagged(&headers, &StandingView::new(reputation, offering))
 }
 
+/// The provider's reputation: the mean over its units.
+#[utoipa::path(get, path = "/providers/{id}/score", tag = "market", params(("id" = String, Path, description = "Provider id")),
+    responses((status = 200, body = ProviderStandingView)))]
+async fn provider_score(
+    State(state): State<ApiState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Named(id): Named<ProviderId>,
+) -> Result<Response> {
+    tagged(&headers, &ProviderStandingView::from(state.reputations.of_provider(&caller.call, id).await?))
+}
+
 /// Changes of the unit's price by an advisor, latest first.
 #[utoipa::path(get, path = "/units/{id}/prices", tag = "market", params(("id" = String, Path, description = "Unit id"), PageQuery),
     responses((status = 200, body = PageView<PriceChangeView>)))]
@@ -150,6 +167,5 @@ async fn unit_prices(
     Named(id): Named<UnitId>,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<PageView<PriceChangeView>>> {
-    let (changes, next) = state.pricing.history(&caller.call, id, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(changes, next)))
+    Ok(Json(state.pricing.history(&caller.call, id, page.request()?).await?.into()))
 }

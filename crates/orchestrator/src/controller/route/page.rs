@@ -5,7 +5,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Problem, Result};
-use crate::{core::client::database::Cursor, error::ErrorCode, service::market::PageRequest};
+use crate::{
+    core::client::database::Cursor,
+    error::ErrorCode,
+    service::page::{Listing, PageRequest},
+};
 
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 1_000;
@@ -87,6 +91,12 @@ impl<T> PageView<T> {
         T: From<S>,
     {
         Self { items: items.into_iter().map(T::from).collect(), next: next.and_then(|next| encode(&next)) }
+    }
+}
+
+impl<S, T: From<S>> From<Listing<S>> for PageView<T> {
+    fn from(found: Listing<S>) -> Self {
+        Self::new(found.items, found.next)
     }
 }
 

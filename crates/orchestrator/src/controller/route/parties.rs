@@ -42,8 +42,7 @@ async fn list_providers(
     caller: Caller,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<PageView<ProviderView>>> {
-    let found = state.market.providers(&caller.call, page.request()?).await?;
-    Ok(Json(PageView::new(found.items, found.next)))
+    Ok(Json(state.market.providers(&caller.call, page.request()?).await?.into()))
 }
 
 /// Registers a provider; for operators.
@@ -77,8 +76,7 @@ async fn list_consumers(
     caller: Caller,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<PageView<ConsumerView>>> {
-    let found = state.market.consumers(&caller.call, page.request()?).await?;
-    Ok(Json(PageView::new(found.items, found.next)))
+    Ok(Json(state.market.consumers(&caller.call, page.request()?).await?.into()))
 }
 
 /// Registers a consumer; for operators.
@@ -112,8 +110,7 @@ async fn list_oracles(
     caller: Caller,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<PageView<OracleView>>> {
-    let (oracles, next) = state.oracles.list(&caller.call, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(oracles, next)))
+    Ok(Json(state.oracles.list(&caller.call, page.request()?).await?.into()))
 }
 
 /// Registers an oracle by its signing key; for operators.

@@ -70,8 +70,7 @@ async fn list_units(
 ) -> Result<Json<PageView<UnitView>>> {
     let page = PageQuery::new(query.limit, query.cursor).request()?;
     let query = UnitQuery { provider: query.provider, mode: query.mode };
-    let found = state.market.units(&caller.call, query, page).await?;
-    Ok(Json(PageView::new(found.items, found.next)))
+    Ok(Json(state.market.units(&caller.call, query, page).await?.into()))
 }
 
 /// Registers a unit; for its provider.

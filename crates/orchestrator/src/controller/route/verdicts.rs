@@ -102,8 +102,7 @@ async fn unit_verdicts(
     Named(id): Named<UnitId>,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<PageView<VerdictView>>> {
-    let (verdicts, next) = state.sla.of_unit(&caller.call, id, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(verdicts, next)))
+    Ok(Json(state.sla.of_unit(&caller.call, id, page.request()?).await?.into()))
 }
 
 /// Verdicts on the allocation's billing periods; for its consumer and its provider.
@@ -116,8 +115,7 @@ async fn allocation_verdicts(
     Named(id): Named<AllocationId>,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<PageView<VerdictView>>> {
-    let (verdicts, next) = state.sla.of_allocation(&caller.call, id, page.limit()?, page.after()?).await?;
-    Ok(Json(PageView::new(verdicts, next)))
+    Ok(Json(state.sla.of_allocation(&caller.call, id, page.request()?).await?.into()))
 }
 
 /// One verdict.

@@ -16,6 +16,9 @@ pub enum SettlementError {
     /// The layer's rules refuse the call; retrying does not help.
     #[error("the settlement layer refused: {0}")]
     Refused(String),
+    /// With this deposit, the sum of all deposits would not fit 128 bits; nothing was paid in.
+    #[error("the sum of all deposits does not fit 128 bits")]
+    Overflow,
     /// The layer does not do this.
     #[error("{0} is not supported by this settlement layer")]
     NotSupported(&'static str),
@@ -33,7 +36,7 @@ impl SettlementError {
     pub const fn retryable(&self) -> bool {
         match self {
             Self::Unavailable(_) => true,
-            Self::Refused(_) | Self::NotSupported(_) | Self::NoTransaction(_) => false,
+            Self::Refused(_) | Self::Overflow | Self::NotSupported(_) | Self::NoTransaction(_) => false,
         }
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    core::client::{
-        database::{Cursor, Filter, Query, Reader, ReaderExt, Sort, Stored},
-        schema,
+    core::client::database::{Filter, Reader, Sort},
+    error::Result,
+    service::{
+        page::{Listing, PageRequest, list},
+        work::{AuditEntry, Call},
     },
-    error::{Error, ErrorCode, Result},
-    service::work::{AuditEntry, Call},
 };
 
 /// Reads the audit log.
@@ -31,15 +31,10 @@ impl AuditService {
         &self,
         call: &Call,
         subject: Option<String>,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Stored<AuditEntry>>, Option<Cursor>)> {
-        if !call.principal.is_operator() {
-            return Err(Error::new(ErrorCode::Forbidden, "only operators read the audit log"));
-        }
+        page: PageRequest,
+    ) -> Result<Listing<AuditEntry>> {
+        call.operators_only("read the audit log")?;
         let filter = subject.map_or(Filter::All, |subject| Filter::eq("subject", subject));
-        let query =
-            Query::new(schema::AUDIT).filter(filter).sort(Sort::IdDescending).limit(limit).after(after);
-        Ok(self.reader.list(query).await?)
+        list(self.reader.as_ref(), filter, Sort::IdDescending, page).await
     }
 }

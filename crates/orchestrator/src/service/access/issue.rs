@@ -9,7 +9,7 @@ use super::{CredentialService, IssueCredential, IssuedCredential, RotateCredenti
 use crate::{
     core::{
         client::{
-            database::{Changeset, DatabaseError, Filter, ReaderExt, Stored},
+            database::{Changeset, DatabaseError, Filter, ReaderExt, Sort, Stored},
             schema,
         },
         job::{JobKind, NewJob},
@@ -24,7 +24,7 @@ use crate::{
     error::{Error, ErrorCode, Result},
     service::{
         allocation::change,
-        market::{Listing, PageRequest, list},
+        page::{Listing, PageRequest, list},
         work::{Answer, Call, Draft},
     },
 };
@@ -151,7 +151,8 @@ impl CredentialService {
         page: PageRequest,
     ) -> Result<Listing<Credential>> {
         change::own(&self.work, call, allocation).await?;
-        list(&self.work, Filter::eq("allocation", allocation.to_string()), page).await
+        let filter = Filter::eq("allocation", allocation.to_string());
+        list(self.work.reader.as_ref(), filter, Sort::Id, page).await
     }
 
     async fn owned(&self, call: &Call, id: CredentialId) -> Result<Stored<Credential>> {

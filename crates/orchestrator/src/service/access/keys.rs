@@ -14,8 +14,7 @@ use crate::{
     core::{
         client::{
             clock::Entropy,
-            database::{Changeset, Cursor, Filter, Query, ReaderExt, Sort, Stored},
-            schema,
+            database::{Changeset, Filter, ReaderExt, Sort},
         },
         market::{
             ids::{Id, KeyId},
@@ -24,7 +23,10 @@ use crate::{
         },
     },
     error::{Error, ErrorCode, Result},
-    service::work::{Call, Draft, Work},
+    service::{
+        page::{Listing, PageRequest, list},
+        work::{Call, Draft, Work},
+    },
 };
 
 const PREFIX: &str = "ork";
@@ -183,20 +185,13 @@ impl KeyService {
     ///
     /// # Errors
     /// Database errors.
-    pub async fn list(
-        &self,
-        call: &Call,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Stored<ApiKey>>, Option<Cursor>)> {
+    pub async fn list(&self, call: &Call, page: PageRequest) -> Result<Listing<ApiKey>> {
         let filter = if call.principal.is_operator() {
             Filter::All
         } else {
             Filter::eq("principal.id", call.principal.tenant())
         };
-        let query =
-            Query::new(schema::API_KEYS).filter(filter).sort(Sort::IdDescending).limit(limit).after(after);
-        Ok(self.work.reader.list(query).await?)
+        list(self.work.reader.as_ref(), filter, Sort::IdDescending, page).await
     }
 
     /// Takes a key away; one that is revoked already stays as it is.

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::{
     core::{
         client::{
-            database::{Changeset, Filter, ReaderExt, Stored},
+            database::{Changeset, Filter, ReaderExt, Sort, Stored},
             schema,
         },
         market::{
@@ -20,8 +20,8 @@ use crate::{
     service::{
         allocation::{AllocationQuery, AllocationService},
         ledger::{UnsealedKind, UnsealedMarker},
-        market::{Listing, PageRequest},
         outbox,
+        page::{self, Listing, PageRequest},
         work::{Call, Work},
     },
 };
@@ -134,7 +134,7 @@ impl AllocationService {
                 filter = filter.and(Filter::eq(field, value));
             }
         }
-        crate::service::market::list(&self.work, filter, page).await
+        page::list(self.work.reader.as_ref(), filter, Sort::Id, page).await
     }
 
     /// The allocation, for the consumer that owns it or an operator.
@@ -150,13 +150,17 @@ pub(in crate::service) async fn visible(
     id: AllocationId,
 ) -> Result<Stored<Allocation>> {
     let stored = load(work, id).await?;
-    let allowed = match call.principal {
+    if may_see(call, &stored.value) { Ok(stored) } else { Err(Error::not_found("allocation", id)) }
+}
+
+/// Whether the caller may know of the allocation: its consumer, its provider and operators may.
+pub(in crate::service) fn may_see(call: &Call, allocation: &Allocation) -> bool {
+    match call.principal {
         Principal::Operator(_) | Principal::System => true,
-        Principal::Consumer(consumer) => stored.value.consumer == consumer,
-        Principal::Provider(provider) => stored.value.provider == provider,
+        Principal::Consumer(consumer) => allocation.consumer == consumer,
+        Principal::Provider(provider) => allocation.provider == provider,
         Principal::Oracle(_) => false,
-    };
-    if allowed { Ok(stored) } else { Err(Error::not_found("allocation", id)) }
+    }
 }
 
 /// The allocation, for the consumer that owns it or an operator.

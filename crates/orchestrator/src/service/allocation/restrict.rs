@@ -10,12 +10,15 @@ use crate::{
             ids::{AllocationId, IdGenerator},
         },
     },
-    error::{Error, ErrorCode, Result},
+    error::Result,
     service::{
         allocation::change,
         work::{Answer, Call, Draft},
     },
 };
+
+/// What is done with a reason: [`impose`] or [`lift`].
+type Step = fn(&mut Changeset, &IdGenerator, &mut Allocation, u64, RestrictReason) -> Result<bool>;
 
 impl AllocationService {
     /// Adds a reason to restrict; for operators and the daemon itself. A reason that is known already changes nothing.
@@ -28,23 +31,7 @@ impl AllocationService {
         id: AllocationId,
         reason: RestrictReason,
     ) -> Result<Answer<Allocation>> {
-        operators_only(call)?;
-        let compute = || async {
-            let Stored { version, value: mut allocation } = change::load(&self.work, id).await?;
-            let mut changes = Changeset::new();
-            if impose(&mut changes, &self.work.ids, &mut allocation, version, reason)? {
-                record(
-                    &mut changes,
-                    &self.work.ids,
-                    version,
-                    &allocation,
-                    Counters::Unchanged,
-                    "allocation.restricted",
-                );
-            }
-            Ok(Draft::new(changes, allocation))
-        };
-        self.work.run(call, "allocation.restrict", compute).await
+        self.take_step(call, id, reason, impose, ("allocation.restrict", "allocation.restricted")).await
     }
 
     /// Takes a reason away; for operators and the daemon itself. A reason that is not there changes nothing.
@@ -57,23 +44,28 @@ impl AllocationService {
         id: AllocationId,
         reason: RestrictReason,
     ) -> Result<Answer<Allocation>> {
-        operators_only(call)?;
+        self.take_step(call, id, reason, lift, ("allocation.unrestrict", "allocation.unrestricted")).await
+    }
+
+    /// One commit with the step, if it changes anything, under the names of its action and of its event.
+    async fn take_step(
+        &self,
+        call: &Call,
+        id: AllocationId,
+        reason: RestrictReason,
+        step: Step,
+        (action, event): (&str, &str),
+    ) -> Result<Answer<Allocation>> {
+        call.operators_only("restrict an allocation or lift it")?;
         let compute = || async {
             let Stored { version, value: mut allocation } = change::load(&self.work, id).await?;
-            let mut changes = Changeset::new();
-            if lift(&mut changes, &self.work.ids, &mut allocation, version, reason)? {
-                record(
-                    &mut changes,
-                    &self.work.ids,
-                    version,
-                    &allocation,
-                    Counters::Unchanged,
-                    "allocation.unrestricted",
-                );
+            let (ids, mut changes) = (&self.work.ids, Changeset::new());
+            if step(&mut changes, ids, &mut allocation, version, reason)? {
+                record(&mut changes, ids, version, &allocation, Counters::Unchanged, event);
             }
             Ok(Draft::new(changes, allocation))
         };
-        self.work.run(call, "allocation.unrestrict", compute).await
+        self.work.run(call, action, compute).await
     }
 }
 
@@ -122,11 +114,4 @@ pub fn lift(
 fn sync(changes: &mut Changeset, ids: &IdGenerator, allocation: &Allocation, version: u64) {
     let id = allocation.id;
     NewJob::now(JobKind::SyncAccess, id, format!("{id}@{version}"), ids.now()).enqueue(changes, ids);
-}
-
-fn operators_only(call: &Call) -> Result<()> {
-    if call.principal.is_operator() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::Forbidden, "only operators may restrict an allocation or lift it"))
 }

@@ -2,19 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlockStore, ChainTip, Quarantined};
+use super::{BlockStore, ChainTip, Quarantined, prove::validity_proof};
 use crate::{
     core::{
         client::{
-            database::{Changeset, Cursor, Expect, Filter, Query, ReaderExt, Sort, Stored},
+            database::{Changeset, Expect, Filter, ReaderExt, Sort, Stored},
             schema,
         },
-        market::{block::Block, event::Audience, state::Record, terms::DomainId},
+        madara::settlement::BlockProof,
+        market::{
+            block::{Block, BlockState},
+            event::Audience,
+            state::Record,
+            terms::DomainId,
+        },
     },
     error::{Error, ErrorCode, Result},
     service::{
         ledger::UnsealedMarker,
         outbox,
+        page::{Listing, PageRequest, list},
         work::{Answer, Call, Draft, Work},
     },
 };
@@ -37,6 +44,17 @@ pub struct RecordPage {
     pub next: Option<usize>,
 }
 
+/// Which proof of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProofKind {
+    /// That its records, executed again, lead from the parent's state to its own.
+    #[default]
+    Reexecution,
+    /// A succinct one.
+    Validity,
+}
+
 /// What resuming came to; `id` names the domain for the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resumed {
@@ -57,20 +75,9 @@ impl BlockService {
     ///
     /// # Errors
     /// Database errors.
-    pub async fn list(
-        &self,
-        _call: &Call,
-        domain: &DomainId,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Block>, Option<Cursor>)> {
-        let query = Query::new(schema::BLOCKS)
-            .filter(Filter::eq("header.domain", domain.as_str()))
-            .sort(Sort::IdDescending)
-            .limit(limit.clamp(1, 1_000))
-            .after(after);
-        let (found, next) = self.store.reader().list::<Block>(query).await?;
-        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
+    pub async fn list(&self, _call: &Call, domain: &DomainId, page: PageRequest) -> Result<Listing<Block>> {
+        let filter = Filter::eq("header.domain", domain.as_str());
+        list(self.store.reader(), filter, Sort::IdDescending, page).await
     }
 
     /// A block by number.
@@ -101,6 +108,27 @@ impl BlockService {
         Ok(RecordPage { from, records, next: (end < all.len()).then_some(end) })
     }
 
+    /// The proof that a block follows from its parent.
+    ///
+    /// # Errors
+    /// Not found, also while the block is not proved yet; [`ErrorCode::NotSupported`] for validity proofs.
+    pub async fn proof(
+        &self,
+        call: &Call,
+        domain: &DomainId,
+        number: u64,
+        kind: ProofKind,
+    ) -> Result<BlockProof> {
+        let block = self.get(call, domain, number).await?;
+        match kind {
+            ProofKind::Validity => validity_proof(&block.header),
+            ProofKind::Reexecution if block.state < BlockState::Proven => {
+                Err(Error::new(ErrorCode::NotFound, "the block is not proved yet"))
+            }
+            ProofKind::Reexecution => self.store.proof(&block).await,
+        }
+    }
+
     /// What no block could carry, newest last; for operators.
     ///
     /// # Errors
@@ -109,16 +137,11 @@ impl BlockService {
         &self,
         call: &Call,
         domain: &DomainId,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Quarantined>, Option<Cursor>)> {
-        operators_only(call)?;
-        let query = Query::new(schema::QUARANTINED)
-            .filter(Filter::eq("marker.domain", domain.as_str()))
-            .limit(limit.clamp(1, 1_000))
-            .after(after);
-        let (found, next) = self.work.reader.list::<Quarantined>(query).await?;
-        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
+        page: PageRequest,
+    ) -> Result<Listing<Quarantined>> {
+        call.operators_only("see what no block could carry")?;
+        let filter = Filter::eq("marker.domain", domain.as_str());
+        list(self.work.reader.as_ref(), filter, Sort::Id, page).await
     }
 
     /// Lets sealing go on after it had stopped because blocks were refused; for operators, who have looked why.
@@ -126,7 +149,7 @@ impl BlockService {
     /// # Errors
     /// [`ErrorCode::Forbidden`]; [`ErrorCode::InvalidState`] when it has not stopped.
     pub async fn resume(&self, call: &Call, domain: &DomainId) -> Result<Answer<Resumed>> {
-        operators_only(call)?;
+        call.operators_only("let sealing go on")?;
         self.work
             .run(call, "block.resume", || async {
                 let Stored { version, value: mut tip } = self.store.tip(domain).await?;
@@ -157,7 +180,7 @@ impl BlockService {
     /// # Errors
     /// [`ErrorCode::Forbidden`]; not found.
     pub async fn retry(&self, call: &Call, id: &str) -> Result<Answer<UnsealedMarker>> {
-        operators_only(call)?;
+        call.operators_only("put a quarantined item back")?;
         self.work
             .run(call, "block.retry", || async {
                 let found = self.work.reader.load::<Quarantined>(id).await?;
@@ -177,11 +200,4 @@ impl BlockService {
     pub async fn tip(&self, _call: &Call, domain: &DomainId) -> Result<ChainTip> {
         Ok(self.store.tip(domain).await?.value)
     }
-}
-
-fn operators_only(call: &Call) -> Result<()> {
-    if call.principal.is_operator() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::Forbidden, "only operators decide how sealing goes on"))
 }

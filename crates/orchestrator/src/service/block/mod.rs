@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    desk::{BlockService, RecordPage, Resumed},
+    desk::{BlockService, ProofKind, RecordPage, Resumed},
     seal::SealTrigger,
     store::{BlockStore, SharedStates},
 };

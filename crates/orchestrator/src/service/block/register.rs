@@ -9,13 +9,12 @@ use super::{
 };
 use crate::{
     core::{
-        client::database::{Changeset, ReaderExt},
+        client::database::Changeset,
         job::JobKind,
-        madara::settlement::{BlockProof, SettlementError, TransactionStatus},
+        madara::settlement::{SettlementError, TransactionStatus},
         market::{
-            block::{Block, BlockEvent, BlockState},
+            block::{BlockEvent, BlockState},
             quantity::Micros,
-            state::header::genesis_root,
         },
     },
     error::{Error, Result},
@@ -32,19 +31,6 @@ impl RegisterProof {
     #[must_use]
     pub const fn new(ports: BlockPorts) -> Self {
         Self { ports }
-    }
-
-    async fn proof(&self, block: &Block) -> Result<BlockProof> {
-        let header = &block.header;
-        let pre_state = if header.number <= 1 {
-            genesis_root(&header.domain)
-        } else {
-            let id = Block::id_of(&header.domain, header.number - 1);
-            let parent = self.ports.store.reader().load::<Block>(&id).await?;
-            parent.ok_or_else(|| Error::not_found("block", id))?.value.header.state_root
-        };
-        let (post_state, events_root) = (header.state_root, header.events_root);
-        Ok(BlockProof::Reexecution { pre_state, post_state, events_root })
     }
 }
 
@@ -85,7 +71,7 @@ impl JobHandler for RegisterProof {
         let transaction = match journalled(context, &key, json!({ "block": block.hash })).await? {
             Some(transaction) => transaction,
             None => {
-                let proof = self.proof(&block).await?;
+                let proof = store.proof(&block).await?;
                 let data = block.da_reference.clone().unwrap_or_default();
                 match client.register_proof(&key, &block.header, &proof, &data).await {
                     Ok(transaction) => {

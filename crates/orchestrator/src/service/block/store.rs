@@ -11,20 +11,22 @@ use crate::{
     core::{
         client::{
             database::{Changeset, Reader, ReaderExt, Stored},
-            storage::{StorageClient, StorageError},
+            storage::StorageClient,
         },
         job::{Job, JobKind, NewJob},
+        madara::settlement::BlockProof,
         market::{
             block::{Block, BlockEvent, BlockState, Hash32, transition},
             ids::IdGenerator,
             state::{
                 AccountProof, LedgerState, MarketProof, Record, ShortHash, decode_records, encode_records,
                 hash::{Tag, keccak},
+                header::genesis_root,
             },
             terms::DomainId,
         },
     },
-    error::{Error, ErrorCode, Result},
+    error::{Error, Result},
 };
 
 /// The bucket that holds the records of blocks.
@@ -44,21 +46,6 @@ pub(super) struct CachedState {
 pub struct BlockStore {
     reader: Arc<dyn Reader>,
     storage: Arc<dyn StorageClient>,
-}
-
-impl From<StorageError> for Error {
-    fn from(error: StorageError) -> Self {
-        let code = match &error {
-            StorageError::Full => ErrorCode::StorageFull,
-            StorageError::Unavailable(_) => ErrorCode::Unavailable,
-            StorageError::NoBucket(_)
-            | StorageError::NoObject(_)
-            | StorageError::InvalidName(_)
-            | StorageError::NotEmpty(_)
-            | StorageError::NotSupported(_) => return Self::internal(error),
-        };
-        Self::new(code, "the daemon's own storage did not do as asked").because(error)
-    }
 }
 
 /// What the jobs of a block are asked.
@@ -105,6 +92,20 @@ impl BlockStore {
         let input: BlockInput = serde_json::from_value(job.input.clone()).map_err(Error::internal)?;
         let found = self.reader.load::<Block>(&Block::id_of(&input.domain, input.number)).await?;
         Ok(found.filter(|block| block.value.hash == input.hash))
+    }
+
+    /// The proof that the block follows from its parent, which must be there.
+    pub(super) async fn proof(&self, block: &Block) -> Result<BlockProof> {
+        let header = &block.header;
+        let pre_state = if header.number <= 1 {
+            genesis_root(&header.domain)
+        } else {
+            let id = Block::id_of(&header.domain, header.number - 1);
+            let parent = self.reader.load::<Block>(&id).await?;
+            parent.ok_or_else(|| Error::not_found("block", id))?.value.header.state_root
+        };
+        let (post_state, events_root) = (header.state_root, header.events_root);
+        Ok(BlockProof::Reexecution { pre_state, post_state, events_root })
     }
 
     /// Whether the block before this one is at least that far.

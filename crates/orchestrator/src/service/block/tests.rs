@@ -307,7 +307,8 @@ async fn a_poisoned_item_is_quarantined_and_the_rest_is_sealed() {
 
     // The operator looks, mends what was wrong (here the money is deposited after all), and puts the item back.
     let desk = BlockService::new(w.work.clone(), w.ports.store.clone());
-    let (held, _) = desk.quarantined(&operator(), &DomainId::local(), 10, None).await.unwrap();
+    let page = crate::service::page::PageRequest::default();
+    let held = desk.quarantined(&operator(), &DomainId::local(), page).await.unwrap().items;
     assert_eq!(held.len(), 1);
     let poisoned = held[0].marker.id.clone();
     let refused = desk.retry(&as_consumer(a), &poisoned).await.unwrap_err();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     core::{
         client::{
-            database::{Changeset, Cursor, Document, Filter, Query, ReaderExt, Sort, Stored},
+            database::{Changeset, Document, Filter, Query, ReaderExt, Sort, Stored},
             schema,
         },
         job::{Job, JobEvent, JobKind, JobState, transition},
@@ -16,8 +16,14 @@ use crate::{
         market::{ids::JobId, quantity::Timestamp},
     },
     error::{self, Error, ErrorCode, Result},
-    service::work::{Call, Draft, Work},
+    service::{
+        page::{Listing, PageRequest},
+        work::{Call, Draft, Work},
+    },
 };
+
+/// What operators alone may do with jobs.
+pub(super) const JOBS: &str = "see jobs and decide about them";
 
 /// Longest page of a list.
 const MAX_PAGE: usize = 1_000;
@@ -66,14 +72,9 @@ impl JobService {
     ///
     /// # Errors
     /// [`ErrorCode::Forbidden`]; [`ErrorCode::InvalidField`] on a limit out of range; database errors.
-    pub async fn list(
-        &self,
-        call: &Call,
-        filter: JobFilter,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Job>, Option<Cursor>)> {
-        operators_only(call)?;
+    pub async fn list(&self, call: &Call, filter: JobFilter, page: PageRequest) -> Result<Listing<Job>> {
+        call.operators_only(JOBS)?;
+        let PageRequest { limit, after } = page;
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(Error::field("limit", format!("give a limit from 1 to {MAX_PAGE}")));
         }
@@ -93,7 +94,7 @@ impl JobService {
                 None
             }
         };
-        Ok((page.documents.into_iter().filter_map(read).collect(), page.next))
+        Ok(Listing { items: page.documents.into_iter().filter_map(read).collect(), next: page.next })
     }
 
     /// One job.
@@ -101,7 +102,7 @@ impl JobService {
     /// # Errors
     /// [`ErrorCode::Forbidden`], [`ErrorCode::NotFound`], database errors.
     pub async fn show(&self, call: &Call, id: JobId) -> Result<Job> {
-        operators_only(call)?;
+        call.operators_only(JOBS)?;
         Ok(self.load(id).await?.value)
     }
 
@@ -149,7 +150,7 @@ impl JobService {
     /// # Errors
     /// [`ErrorCode::Forbidden`], database errors.
     pub async fn counts(&self, call: &Call) -> Result<JobCounts> {
-        operators_only(call)?;
+        call.operators_only(JOBS)?;
         let mut counts = JobCounts::default();
         for state in JobState::ALL {
             let in_state = Filter::eq("state", state.as_str());
@@ -179,7 +180,7 @@ impl JobService {
     where
         F: Fn(&mut Job, Timestamp) -> Result<()> + Send + Sync,
     {
-        operators_only(call)?;
+        call.operators_only(JOBS)?;
         let compute = || async {
             let Stored { version, value: mut job } = self.load(id).await?;
             let now = self.work.now();
@@ -201,13 +202,6 @@ pub(super) fn start_again(job: &mut Job, now: Timestamp) -> Result<()> {
     job.polling_since = None;
     job.updated_at = now;
     Ok(())
-}
-
-pub(super) fn operators_only(call: &Call) -> Result<()> {
-    if call.principal.is_operator() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::Forbidden, "jobs are for operators; use an operator's key"))
 }
 
 fn move_on(job: &Job, event: JobEvent) -> Result<JobState> {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::admin::{JobService, operators_only, start_again};
+use super::admin::{JOBS, JobService, start_again};
 use crate::{
     core::{
         client::{
@@ -60,7 +60,7 @@ impl JobService {
     /// # Errors
     /// [`ErrorCode::Forbidden`]; [`ErrorCode::NotSupported`] without queues; [`ErrorCode::Unavailable`]; database errors.
     pub async fn dead_letters(&self, call: &Call) -> Result<DeadLetters> {
-        operators_only(call)?;
+        call.operators_only(JOBS)?;
         let waiting = self.letters()?.dead_letters().await.map_err(unavailable)?;
         let damaged = self.work.reader.count(schema::DAMAGED, Filter::All).await?;
         Ok(DeadLetters { waiting, damaged })
@@ -74,7 +74,7 @@ impl JobService {
     /// [`ErrorCode::Forbidden`]; [`ErrorCode::InvalidField`] on `max`; [`ErrorCode::NotSupported`] without queues;
     /// [`ErrorCode::Unavailable`]; database errors.
     pub async fn redrive(&self, call: &Call, max: usize) -> Result<Redriven> {
-        operators_only(call)?;
+        call.operators_only(JOBS)?;
         if !(1..=MAX_LETTERS).contains(&max) {
             return Err(Error::field("max", format!("give a number from 1 to {MAX_LETTERS}")));
         }

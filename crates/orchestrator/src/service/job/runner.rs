@@ -1,10 +1,11 @@
 //! One attempt of one claimed job: what comes before the handler (budget, dependencies, subject), the handler itself under its
 //! time-out, and the one commit that ends the attempt.
 
+mod conclude;
+
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -20,18 +21,14 @@ use super::{
 use crate::{
     core::{
         client::database::{Changeset, DatabaseError},
-        job::{InvalidJobTransition, Job, JobEvent, Phase},
+        job::{Job, Phase},
         market::quantity::Micros,
     },
     error::{self, Error, ErrorCode},
-    service::outbox::{self, Outgoing},
 };
 
 /// How often a phase is run anew because its commit met a version conflict, before that counts as a failure.
 const MAX_RERUNS: u32 = 8;
-
-/// How often what a handler wants written with the failure is asked for, before the job is given up without it.
-const GIVE_UP_TRIES: u32 = 10;
 
 /// How often a commit with an unknown result is tried again. The fencing token makes the second try harmless.
 const COMMIT_TRIES: u32 = 3;
@@ -231,120 +228,6 @@ impl Attempt<'_> {
                 Some(Err(JobError::Transient(Error::new(ErrorCode::Unavailable, text))))
             }
         }
-    }
-
-    /// What becomes of the job; an error is the reason to give it up for good.
-    fn conclude(
-        &self,
-        job: &mut Job,
-        ended: Ended,
-    ) -> Result<Result<Conclusion, InvalidJobTransition>, Error> {
-        let now = self.inner.clock.now();
-        let (policy, entropy) = (&self.kind.policy, self.inner.entropy.as_ref());
-        let mut next = job.clone();
-        let concluded = match ended {
-            Ended::Processed(Processed::Done(changes)) => {
-                next.polling_since = None;
-                outcome::end(&mut next, JobEvent::Completed, now, None).map(|()| (changes, "completed"))
-            }
-            Ended::Processed(Processed::Verify { changes, output, delay }) => {
-                next.polling_since = None;
-                next.output = output;
-                next.verify_attempts = 0;
-                let due = Some(now.plus(delay));
-                outcome::end(&mut next, JobEvent::Processed, now, due).map(|()| (changes, "processed"))
-            }
-            Ended::Verified(Verified::Confirmed(changes)) => {
-                next.polling_since = None;
-                outcome::end(&mut next, JobEvent::Verified, now, None).map(|()| (changes, "completed"))
-            }
-            Ended::Verified(Verified::Refuted(reason)) => {
-                let error = Error::new(ErrorCode::Internal, format!("it did not take hold: {reason}"));
-                tracing::warn!(reason, "verification refuted a job");
-                outcome::note(
-                    &mut next,
-                    self.phase,
-                    now,
-                    &JobError::Transient(Error::new(error.code, error.detail.clone())),
-                );
-                if next.rounds >= policy.max_rounds {
-                    job.failures.clone_from(&next.failures);
-                    return Err(error);
-                }
-                outcome::send_back(&mut next, policy, entropy, now).map(|()| (Changeset::new(), "refuted"))
-            }
-            Ended::Interrupted => outcome::postpone(&mut next, self.phase, now, Micros::ZERO)
-                .map(|()| (Changeset::new(), "interrupted")),
-            Ended::Failed(failure) => {
-                let failure = outcome::bound_polling(&mut next, policy, now, failure);
-                outcome::note(&mut next, self.phase, now, &failure);
-                let (begun, most) = outcome::budget(&next, self.phase, policy);
-                match failure {
-                    JobError::PollAgain(delay) => outcome::postpone(&mut next, self.phase, now, delay)
-                        .map(|()| (Changeset::new(), "polled")),
-                    JobError::Transient(error) if begun < most => {
-                        tracing::warn!(error = error::chain(&error), "an attempt failed");
-                        outcome::back_off(&mut next, self.phase, policy, entropy, now)
-                            .map(|()| (Changeset::new(), "retried"))
-                    }
-                    JobError::Transient(error) | JobError::Permanent(error) => {
-                        job.failures.clone_from(&next.failures);
-                        return Err(error);
-                    }
-                }
-            }
-        };
-        Ok(concluded.map(|(changes, outcome)| Conclusion { job: next, changes, outcome }))
-    }
-
-    /// Gives the job up for good: the handler's last writes, the dead letter and the alert are one commit with the state.
-    /// While the handler can't say what is to be written, the job comes back for another try at that alone.
-    async fn give_up(
-        &self,
-        context: &Context,
-        mut next: Job,
-        reason: &Error,
-    ) -> Result<Conclusion, InvalidJobTransition> {
-        let now = self.inner.clock.now();
-        let policy = &self.kind.policy;
-        let (begun, most) = outcome::budget(&next, self.phase, policy);
-        let answer = self.guarded(self.kind.handler.on_failed(context, reason)).await;
-        next.effects = context.effects();
-        let (mut changes, undone) = match answer {
-            Some(Ok(changes)) => (changes, None),
-            Some(Err(failure @ (JobError::Transient(_) | JobError::PollAgain(_))))
-                if begun < most.saturating_add(GIVE_UP_TRIES) =>
-            {
-                outcome::note(&mut next, self.phase, now, &failure);
-                // Spent from now on, so that the next claim leads straight back to here.
-                outcome::set_attempts(&mut next, self.phase, begun.max(most));
-                outcome::back_off(&mut next, self.phase, policy, self.inner.entropy.as_ref(), now)?;
-                return Ok(Conclusion { job: next, changes: Changeset::new(), outcome: "giving_up" });
-            }
-            Some(Err(failure)) => {
-                outcome::note(&mut next, self.phase, now, &failure);
-                (Changeset::new(), next.failures.last().map(|f| f.error.clone()))
-            }
-            None => {
-                outcome::set_attempts(&mut next, self.phase, begun.max(most));
-                outcome::end(&mut next, JobEvent::Postpone, now, Some(now))?;
-                return Ok(Conclusion { job: next, changes: Changeset::new(), outcome: "interrupted" });
-            }
-        };
-        outcome::set_attempts(&mut next, self.phase, begun.min(most));
-        next.polling_since = None;
-        outcome::end(&mut next, JobEvent::Fail, now, None)?;
-        let text = error::chain(reason);
-        tracing::error!(error = text, undone, "a job was given up");
-        let letter = Outgoing::DeadLetter { kind: next.kind, body: next.id.to_string() };
-        outbox::send(&mut changes, &self.inner.ids, letter);
-        let headline = format!("job {} ({}) was given up", next.id, next.kind);
-        let body = json!({
-            "job": next.id, "kind": next.kind, "subject": next.subject, "phase": self.phase, "error": text,
-            "cleanup_error": undone, "trace_id": next.trace_id,
-        });
-        outbox::alert(&mut changes, &self.inner.ids, headline, body);
-        Ok(Conclusion { job: next, changes, outcome: "failed" })
     }
 
     /// Ends an attempt whose own changes the database refused: counted as a failure that may pass.

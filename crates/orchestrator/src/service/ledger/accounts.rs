@@ -11,7 +11,7 @@ use super::{
 use crate::{
     core::{
         client::{
-            database::{Changeset, Cursor, Filter, Query, ReaderExt, Scalar, Sort},
+            database::{Changeset, Filter, Query, ReaderExt, Scalar, Sort},
             schema,
         },
         market::{
@@ -28,6 +28,7 @@ use crate::{
     error::{Error, ErrorCode, Result},
     service::{
         outbox,
+        page::{Listing, PageRequest, list},
         settlement::SettlementDomains,
         work::{Answer, Call, Draft, Work},
     },
@@ -115,19 +116,13 @@ impl AccountService {
         &self,
         call: &Call,
         key: AccountKey,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Transfer>, Option<Cursor>)> {
+        page: PageRequest,
+    ) -> Result<Listing<Transfer>> {
         let domain = self.visible(call, key).await?;
         let name = key.to_string();
         let side = Filter::Or(vec![Filter::eq("debit", name.as_str()), Filter::eq("credit", name.as_str())]);
-        let query = Query::new(schema::TRANSFERS)
-            .filter(side.and(Filter::eq("domain", domain.as_str())))
-            .sort(Sort::IdDescending)
-            .limit(limit.clamp(1, 1_000))
-            .after(after);
-        let (found, next) = self.work.reader.list::<Transfer>(query).await?;
-        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
+        let filter = side.and(Filter::eq("domain", domain.as_str()));
+        list(self.work.reader.as_ref(), filter, Sort::IdDescending, page).await
     }
 
     /// Puts money in on a layer that stands in for a chain, and books it. Repeated with the same idempotency key, it
@@ -136,9 +131,7 @@ impl AccountService {
     /// # Errors
     /// [`ErrorCode::Forbidden`] unless an operator calls; an invalid field; what the settlement layer refuses.
     pub async fn deposit(&self, call: &Call, key: AccountKey, amount: Amount) -> Result<DepositReceipt> {
-        if !call.principal.is_operator() {
-            return Err(Error::new(ErrorCode::Forbidden, "only operators book deposits on the local chain"));
-        }
+        call.operators_only("book deposits on the local chain")?;
         if !matches!(key, AccountKey::Consumer(_) | AccountKey::Provider(_)) {
             return Err(Error::field("account", "deposits go to `consumer:<id>` or `provider:<id>`"));
         }
@@ -273,9 +266,7 @@ impl AccountService {
     /// # Errors
     /// [`ErrorCode::Forbidden`] unless an operator calls; database errors.
     pub async fn audit(&self, call: &Call, domain: &DomainId) -> Result<LedgerAudit> {
-        if !call.principal.is_operator() {
-            return Err(Error::new(ErrorCode::Forbidden, "only operators audit the whole ledger"));
-        }
+        call.operators_only("audit the whole ledger")?;
         let accounts = self.work.reader.list_all::<Account>(Filter::eq("domain", domain.as_str())).await?;
         let mut liabilities = Amount::ZERO;
         for stored in accounts.iter().filter(|stored| !stored.value.key.is_summed()) {

@@ -8,7 +8,7 @@ use super::{LedgerDraft, Posting};
 use crate::{
     core::{
         client::{
-            database::{Changeset, Cursor, Filter, Query, ReaderExt, Sort, Stored},
+            database::{Changeset, Filter, Query, ReaderExt, Sort, Stored},
             schema,
         },
         market::{
@@ -27,6 +27,7 @@ use crate::{
         allocation::{Counters, impose, record},
         job::{Trigger, TriggerReport},
         outbox,
+        page::{Listing, PageRequest, list},
         work::{Answer, Call, Draft, Work},
     },
 };
@@ -215,9 +216,8 @@ impl DisputeService {
         &self,
         call: &Call,
         allocation: Option<AllocationId>,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Dispute>, Option<Cursor>)> {
+        page: PageRequest,
+    ) -> Result<Listing<Dispute>> {
         let mut filter = match call.principal {
             Principal::Consumer(me) => Filter::eq("consumer", me.to_string()),
             Principal::Provider(me) => Filter::eq("provider", me.to_string()),
@@ -229,13 +229,7 @@ impl DisputeService {
         if let Some(allocation) = allocation {
             filter = filter.and(Filter::eq("allocation", allocation.to_string()));
         }
-        let query = Query::new(schema::DISPUTES)
-            .filter(filter)
-            .sort(Sort::IdDescending)
-            .limit(limit.clamp(1, 1_000))
-            .after(after);
-        let (found, next) = self.work.reader.list::<Dispute>(query).await?;
-        Ok((found.into_iter().map(|stored| stored.value).collect(), next))
+        list(self.work.reader.as_ref(), filter, Sort::IdDescending, page).await
     }
 
     /// Decides a dispute; operators only.
@@ -249,9 +243,7 @@ impl DisputeService {
         decision: Decision,
         reason: &str,
     ) -> Result<Answer<Dispute>> {
-        if !call.principal.is_operator() {
-            return Err(Error::new(ErrorCode::Forbidden, "only operators decide disputes"));
-        }
+        call.operators_only("decide disputes")?;
         if reason.trim().is_empty() || reason.chars().count() > 2_000 {
             return Err(Error::field("reason", "say why in 1 to 2,000 characters"));
         }

@@ -226,6 +226,7 @@ impl<'a> LedgerDraft<'a> {
     }
 }
 
-fn overflow() -> Error {
+/// A sum that fits nowhere.
+pub(in crate::service) fn overflow() -> Error {
     Error::new(ErrorCode::Overflow, "the sum does not fit 128 bits")
 }

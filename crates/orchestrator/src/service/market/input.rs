@@ -1,42 +1,15 @@
-//! What the market's service is asked, and how it answers lists.
+//! What the market's service is asked.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::core::{
-    client::database::Cursor,
-    market::{
-        ids::ProviderId,
-        quantity::{Bytes, Timestamp},
-        terms::{DomainId, PriceBounds, PriceTerms, SlaTerms},
-        unit::{Features, UnitMode},
-    },
+use crate::core::market::{
+    ids::ProviderId,
+    quantity::{Bytes, Timestamp},
+    terms::{DomainId, PriceBounds, PriceTerms, SlaTerms},
+    unit::{Features, UnitMode},
 };
-
-/// One page of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageRequest {
-    /// At most so many, 1 to 1,000; more is cut.
-    pub limit: usize,
-    /// Where the page before ended.
-    pub after: Option<Cursor>,
-}
-
-impl Default for PageRequest {
-    fn default() -> Self {
-        Self { limit: 100, after: None }
-    }
-}
-
-/// One page of the answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listing<T> {
-    /// In order of their ids, oldest first.
-    pub items: Vec<T>,
-    /// Where to go on; `None` at the end.
-    pub next: Option<Cursor>,
-}
 
 /// A provider to register.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

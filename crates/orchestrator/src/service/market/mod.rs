@@ -8,12 +8,8 @@ mod unit;
 mod validate;
 
 pub use bootstrap::{DefaultMarket, ensure_default_market};
-pub use input::{
-    Listing, MaintenanceRequest, NewAdapter, NewConsumer, NewProvider, NewUnit, PageRequest, TermsUpdate,
-    UnitQuery,
-};
+pub use input::{MaintenanceRequest, NewAdapter, NewConsumer, NewProvider, NewUnit, TermsUpdate, UnitQuery};
 pub use maintenance::{UnitDue, UnitMaintenance};
-pub(in crate::service) use party::list;
 pub(in crate::service) use validate::size;
 
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Providers and consumers.
 
-use super::{Listing, MarketService, NewAdapter, NewConsumer, NewProvider, PageRequest, validate};
+use super::{MarketService, NewAdapter, NewConsumer, NewProvider, validate};
 use crate::{
     core::{
-        client::database::{Changeset, Entity, Filter, Query, ReaderExt},
+        client::database::{Changeset, Filter, ReaderExt, Sort},
         market::{
             event::Audience,
             ids::{ConsumerId, ProviderId},
@@ -11,9 +11,10 @@ use crate::{
             terms::DomainId,
         },
     },
-    error::{Error, ErrorCode, Result},
+    error::{Error, Result},
     service::{
         outbox,
+        page::{Listing, PageRequest, list},
         work::{Answer, Call, Draft, Work},
     },
 };
@@ -24,7 +25,7 @@ impl MarketService {
     /// # Errors
     /// `Forbidden`; `InvalidField`; those of [`Work::run`].
     pub async fn register_provider(&self, call: &Call, new: NewProvider) -> Result<Answer<Provider>> {
-        operators_only(call, "register providers")?;
+        call.operators_only("register providers")?;
         validate::name("name", &new.name)?;
         validate::adapter(&new.adapter)?;
         let domain = self.domain(new.domain)?;
@@ -71,8 +72,8 @@ impl MarketService {
     /// # Errors
     /// `Forbidden`; database errors.
     pub async fn providers(&self, call: &Call, page: PageRequest) -> Result<Listing<Provider>> {
-        operators_only(call, "list providers")?;
-        list(&self.work, Filter::All, page).await
+        call.operators_only("list providers")?;
+        list(self.work.reader.as_ref(), Filter::All, Sort::Id, page).await
     }
 
     /// Registers a consumer; for operators.
@@ -80,7 +81,7 @@ impl MarketService {
     /// # Errors
     /// `Forbidden`; `InvalidField`; those of [`Work::run`].
     pub async fn register_consumer(&self, call: &Call, new: NewConsumer) -> Result<Answer<Consumer>> {
-        operators_only(call, "register consumers")?;
+        call.operators_only("register consumers")?;
         validate::name("name", &new.name)?;
         let domain = self.domain(new.domain)?;
         let compute = || async {
@@ -115,8 +116,8 @@ impl MarketService {
     /// # Errors
     /// `Forbidden`; database errors.
     pub async fn consumers(&self, call: &Call, page: PageRequest) -> Result<Listing<Consumer>> {
-        operators_only(call, "list consumers")?;
-        list(&self.work, Filter::All, page).await
+        call.operators_only("list consumers")?;
+        list(self.work.reader.as_ref(), Filter::All, Sort::Id, page).await
     }
 
     pub(super) async fn stored_provider(&self, id: ProviderId) -> Result<Provider> {
@@ -132,25 +133,6 @@ impl MarketService {
         let known: Vec<_> = self.settings.domains.iter().map(DomainId::as_str).collect();
         Err(Error::field("domain", format!("this market settles in: {}", known.join(", "))))
     }
-}
-
-/// Refuses everybody but operators and the daemon itself.
-pub(super) fn operators_only(call: &Call, what: &str) -> Result<()> {
-    if call.principal.is_operator() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::Forbidden, format!("only operators may {what}")))
-}
-
-/// One page of a collection, by id.
-pub(in crate::service) async fn list<T: Entity>(
-    work: &Work,
-    filter: Filter,
-    page: PageRequest,
-) -> Result<Listing<T>> {
-    let query = Query::new(T::COLLECTION).filter(filter).limit(page.limit.clamp(1, 1_000)).after(page.after);
-    let (items, next) = work.reader.list::<T>(query).await?;
-    Ok(Listing { items: items.into_iter().map(|stored| stored.value).collect(), next })
 }
 
 fn registered(changes: &mut Changeset, work: &Work, kind: &str, id: &str) {

@@ -2,13 +2,10 @@
 
 use serde_json::json;
 
-use super::{
-    Listing, MarketService, NewUnit, PageRequest, TermsUpdate, UnitQuery, maintenance::UnitDue, party::list,
-    validate,
-};
+use super::{MarketService, NewUnit, TermsUpdate, UnitQuery, maintenance::UnitDue, validate};
 use crate::{
     core::{
-        client::database::{Changeset, Filter, ReaderExt, Stored},
+        client::database::{Changeset, Filter, ReaderExt, Sort, Stored},
         market::{
             event::Audience,
             ids::{ProviderId, UnitId},
@@ -20,6 +17,7 @@ use crate::{
     service::{
         ledger::{UnsealedKind, UnsealedMarker},
         outbox,
+        page::{Listing, PageRequest, list},
         work::{Answer, Call, Draft},
     },
 };
@@ -91,7 +89,7 @@ impl MarketService {
         if let Some(mode) = query.mode {
             filter = filter.and(Filter::eq("mode", mode.as_str()));
         }
-        list(&self.work, filter, page).await
+        list(self.work.reader.as_ref(), filter, Sort::Id, page).await
     }
 
     /// Changes price, bounds, promise or tags for reservations from now on; running allocations keep theirs.

@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use super::advisor::{MarketView, PriceAdvisor};
 use crate::{
     core::{
-        client::database::{
-            Changeset, Cursor, DatabaseError, Entity, Filter, Query, ReaderExt, Sort, Stored,
-        },
+        client::database::{Changeset, DatabaseError, Entity, Filter, Query, ReaderExt, Sort, Stored},
         market::{
             event::Audience,
             ids::UnitId,
@@ -27,6 +25,7 @@ use crate::{
         job::{Trigger, TriggerReport},
         ledger::{UnsealedKind, UnsealedMarker},
         outbox,
+        page::{Listing, PageRequest, list},
         work::{Call, Work},
     },
 };
@@ -55,19 +54,13 @@ impl PricingService {
         &self,
         _call: &Call,
         unit: UnitId,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<PriceChange>, Option<Cursor>)> {
+        page: PageRequest,
+    ) -> Result<Listing<PriceChange>> {
         if self.work.reader.load::<DataUnit>(&unit.to_string()).await?.is_none() {
             return Err(Error::not_found("unit", unit));
         }
-        let query = Query::new(PriceChange::COLLECTION)
-            .filter(Filter::eq("unit", unit.to_string()))
-            .sort(Sort::IdDescending)
-            .limit(limit.clamp(1, 1_000))
-            .after(after);
-        let (changes, next) = self.work.reader.list::<PriceChange>(query).await?;
-        Ok((changes.into_iter().map(|c| c.value).collect(), next))
+        let filter = Filter::eq("unit", unit.to_string());
+        list(self.work.reader.as_ref(), filter, Sort::IdDescending, page).await
     }
 }
 

@@ -16,7 +16,6 @@ use crate::{
             block::{Block, BlockHeader, BlockState, Hash32},
             ids::{AllocationId, UnitId},
             money::Amount,
-            party::Principal,
             state::{
                 AccountProof, MarketProof, account_key_hash, commitment::Commitment, header::header_hash,
                 verify_account, verify_market,
@@ -26,7 +25,7 @@ use crate::{
         },
     },
     error::{Error, ErrorCode, Result},
-    service::block::SharedStates,
+    service::{allocation::change::may_see, block::SharedStates},
 };
 
 /// Which block a proof is of.
@@ -160,16 +159,8 @@ impl ProofService {
     pub async fn allocation_proof(&self, call: &Call, id: AllocationId, at: ProofAt) -> Result<ProvedMarket> {
         let hidden = || Error::not_found("allocation", id);
         let found = self.store.reader().load::<Allocation>(&id.to_string()).await?;
-        let allocation = found.ok_or_else(hidden)?.value;
-        let visible = match call.principal {
-            Principal::Operator(_) | Principal::System => true,
-            Principal::Consumer(me) => me == allocation.consumer,
-            Principal::Provider(me) => me == allocation.provider,
-            Principal::Oracle(_) => false,
-        };
-        if !visible {
-            return Err(hidden());
-        }
+        let seen = found.map(|stored| stored.value).filter(|allocation| may_see(call, allocation));
+        let allocation = seen.ok_or_else(hidden)?;
         self.market_proof(&allocation.domain, Commitment::allocation(&allocation), at).await
     }
 

@@ -9,4 +9,4 @@ pub mod reputation;
 pub use feed::{ChangeFeed, WatchedCommitter};
 pub use offering::{OfferingService, OfferingSettings};
 pub use projection::{Offering, OfferingPage, OfferingSort, Removed};
-pub use reputation::{DailyReputation, ReputationService};
+pub use reputation::{DailyReputation, ProviderReputation, ReputationService};

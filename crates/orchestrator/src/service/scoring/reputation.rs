@@ -1,7 +1,8 @@
 //! Reputations: judged once per unit and day, with the reason of each change.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
-use serde::Serialize;
 
 use crate::{
     core::{
@@ -9,7 +10,7 @@ use crate::{
         market::{
             event::Audience,
             ids::{OracleId, ProviderId, UnitId},
-            party::Oracle,
+            party::{Oracle, Provider},
             quantity::Timestamp,
             reputation::{START, after_day, read_day},
             score::{Reputation, ReputationChange},
@@ -33,13 +34,13 @@ const HISTORY: usize = 90;
 const CATCH_UP: i64 = 400;
 
 /// A provider's reputation: the mean over its units.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderReputation {
     /// The provider.
     pub provider: ProviderId,
     /// Thousandths of a point, floored.
     pub millipoints: u32,
-    /// Of how many units.
+    /// Of how many units; those that were not judged yet count with what everybody starts with.
     pub units: u64,
 }
 
@@ -72,12 +73,24 @@ impl ReputationService {
     /// A provider's reputation; open to everybody with a key.
     ///
     /// # Errors
-    /// Database errors.
+    /// [`crate::error::ErrorCode::NotFound`]; database errors.
     pub async fn of_provider(&self, _call: &Call, id: ProviderId) -> Result<ProviderReputation> {
-        let all = self.work.reader.list_all::<Reputation>(Filter::eq("provider", id.to_string())).await?;
-        let units = all.len() as u64;
-        let sum: u64 = all.iter().map(|r| u64::from(r.value.millipoints)).sum();
-        let mean = sum.checked_div(units).and_then(|m| u32::try_from(m).ok()).unwrap_or(START);
+        let reader = self.work.reader.as_ref();
+        let known = reader.load::<Provider>(&id.to_string()).await?;
+        known.ok_or_else(|| Error::not_found("provider", id))?;
+        let owned = || Filter::eq("provider", id.to_string());
+        let units = reader.list_all::<DataUnit>(owned()).await?;
+        let judged: BTreeMap<UnitId, u32> = reader
+            .list_all::<Reputation>(owned())
+            .await?
+            .into_iter()
+            .map(|stored| (stored.value.unit, stored.value.millipoints))
+            .collect();
+        let present = units.iter().filter(|unit| unit.value.mode != UnitMode::Decommissioned);
+        let points: Vec<u32> =
+            present.map(|unit| judged.get(&unit.value.id).copied().unwrap_or(START)).collect();
+        let (sum, units) = (points.iter().map(|points| u64::from(*points)).sum::<u64>(), points.len() as u64);
+        let mean = sum.checked_div(units).and_then(|mean| u32::try_from(mean).ok()).unwrap_or(START);
         Ok(ProviderReputation { provider: id, millipoints: mean, units })
     }
 }

@@ -59,6 +59,10 @@ impl From<SettlementError> for Error {
             SettlementError::Refused(reason) => {
                 (ErrorCode::InvalidState, format!("the settlement layer refused: {reason}"))
             }
+            SettlementError::Overflow => {
+                let detail = "with this deposit, all deposits together would not fit 128 bits";
+                return Self { code: ErrorCode::Overflow, ..Self::field("amount", detail) }.because(error);
+            }
             SettlementError::NotSupported(what) => {
                 (ErrorCode::NotSupported, format!("{what} is not supported by this settlement layer"))
             }

@@ -7,7 +7,10 @@ use crate::{
         client::database::{Changeset, Entity, Filter, Query, ReaderExt, Stored},
         market::{
             allocation::Allocation,
-            evidence::{EvidenceReport, EvidenceSubject, ReportBody, ReportStatement, StoredReport},
+            evidence::{
+                EvidenceReport, EvidenceSubject, OperationKind, OperationStats, ReportBody, ReportStatement,
+                StoredReport,
+            },
             ids::{OracleId, ProviderId, ReportId, UnitId},
             party::{Oracle, Principal},
             quantity::{Bytes, Timestamp},
@@ -258,7 +261,7 @@ impl EvidenceService {
 }
 
 fn view(bucket: &Bucket) -> BucketView {
-    use crate::core::market::{evidence::OperationKind, sla::judge};
+    use crate::core::market::sla::judge;
     let (attempts, failures) = bucket.attempts_and_failures();
     BucketView {
         oracle: bucket.oracle,
@@ -294,68 +297,15 @@ fn check_body(statement: &ReportStatement) -> Result<()> {
     }
     match &statement.body {
         ReportBody::Qos(qos) => {
-            for (kind, stats) in &qos.operations {
-                let field = |name: &str| {
-                    let kind = serde_json::to_value(kind).ok();
-                    let kind =
-                        kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-                    format!("statement.body.operations.{kind}.{name}")
-                };
-                let failed: u128 = stats.failures.values().map(|n| u128::from(*n)).sum();
-                let timed: u128 = stats.latency.values().map(|n| u128::from(*n)).sum();
-                let largest =
-                    [stats.attempts, stats.latency_sum_us >> 20, stats.bulk_bytes >> 20, stats.bulk_us >> 20];
-                if largest.iter().any(|n| *n > MAX_COUNT) {
-                    return Err(Error::field(
-                        field("attempts"),
-                        "the numbers are beyond what a bucket can hold",
-                    ));
-                }
-                if failed > u128::from(stats.attempts) || counted_failures(stats) > stats.attempts {
-                    return Err(Error::field(field("failures"), "more failures than attempts"));
-                }
-                if timed > u128::from(stats.attempts) - failed {
-                    return Err(Error::field(field("latency"), "more latencies than successful operations"));
-                }
-                if stats.latency.keys().any(|i| *i > histogram::MAX_INDEX) {
-                    return Err(Error::field(field("latency"), "a bound index is above the last one, 975"));
-                }
-                let low: u128 = stats
-                    .latency
-                    .iter()
-                    .map(|(i, n)| u128::from(histogram::lower(*i)) * u128::from(*n))
-                    .sum();
-                let high: u128 = stats
-                    .latency
-                    .iter()
-                    .map(|(i, n)| u128::from(histogram::upper(*i)) * u128::from(*n))
-                    .sum();
-                if !(low..=high).contains(&u128::from(stats.latency_sum_us)) {
-                    return Err(Error::field(
-                        field("latency_sum_us"),
-                        "the sum does not agree with the histogram's bounds",
-                    ));
-                }
-                if (stats.bulk_bytes > 0) != (stats.bulk_us > 0)
-                    || (stats.bulk_bytes > 0 && stats.bulk_bytes < 8 * Bytes::MIB)
-                {
-                    return Err(Error::field(
-                        field("bulk_bytes"),
-                        "bulk transfers are those of 8 MiB and more, with the time that they took",
-                    ));
-                }
-            }
-            Ok(())
+            qos.operations.iter().try_for_each(|(kind, stats)| check_operation(*kind, stats))
         }
         ReportBody::Usage { byte_seconds, stored, egress } => {
             if byte_seconds.is_empty()
                 || byte_seconds.bytes().any(|b| !b.is_ascii_digit())
                 || byte_seconds.parse::<u128>().is_err()
             {
-                return Err(Error::field(
-                    "statement.body.byte_seconds",
-                    "give a whole number in decimal digits",
-                ));
+                let text = "give a whole number in decimal digits";
+                return Err(Error::field("statement.body.byte_seconds", text));
             }
             if *stored > Bytes::MAX || *egress > Bytes::MAX {
                 return Err(Error::field("statement.body.stored", "sizes are below 2^53"));
@@ -367,4 +317,43 @@ fn check_body(statement: &ReportStatement) -> Result<()> {
         }
         ReportBody::Integrity { .. } | ReportBody::Price { .. } => Ok(()),
     }
+}
+
+/// What is said of one kind of operation must be possible. The order matters: each check relies on those before it.
+fn check_operation(kind: OperationKind, stats: &OperationStats) -> Result<()> {
+    let refuse = |name: &str, text: &'static str| {
+        let kind = serde_json::to_value(kind).ok();
+        let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
+        Err(Error::field(format!("statement.body.operations.{kind}.{name}"), text))
+    };
+    let failed: u128 = stats.failures.values().map(|n| u128::from(*n)).sum();
+    let timed: u128 = stats.latency.values().map(|n| u128::from(*n)).sum();
+    let largest = [stats.attempts, stats.latency_sum_us >> 20, stats.bulk_bytes >> 20, stats.bulk_us >> 20];
+    if largest.iter().any(|n| *n > MAX_COUNT) {
+        return refuse("attempts", "the numbers are beyond what a bucket can hold");
+    }
+    if failed > u128::from(stats.attempts) || counted_failures(stats) > stats.attempts {
+        return refuse("failures", "more failures than attempts");
+    }
+    if timed > u128::from(stats.attempts) - failed {
+        return refuse("latency", "more latencies than successful operations");
+    }
+    if stats.latency.keys().any(|i| *i > histogram::MAX_INDEX) {
+        return refuse("latency", "a bound index is above the last one, 975");
+    }
+    let bound = |of: fn(u16) -> u64| -> u128 {
+        stats.latency.iter().map(|(i, n)| u128::from(of(*i)) * u128::from(*n)).sum()
+    };
+    if !(bound(histogram::lower)..=bound(histogram::upper)).contains(&u128::from(stats.latency_sum_us)) {
+        return refuse("latency_sum_us", "the sum does not agree with the histogram's bounds");
+    }
+    if (stats.bulk_bytes > 0) != (stats.bulk_us > 0)
+        || (stats.bulk_bytes > 0 && stats.bulk_bytes < 8 * Bytes::MIB)
+    {
+        return refuse(
+            "bulk_bytes",
+            "bulk transfers are those of 8 MiB and more, with the time that they took",
+        );
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::{
     core::{
-        client::database::{Changeset, Cursor, Entity, Query, ReaderExt},
+        client::database::{Changeset, Filter, ReaderExt, Sort},
         market::{
             ids::OracleId,
             party::{Oracle, Principal},
@@ -13,7 +13,10 @@ use crate::{
         },
     },
     error::{Error, ErrorCode, Result},
-    service::work::{Answer, Call, Draft, Work},
+    service::{
+        page::{Listing, PageRequest, list},
+        work::{Answer, Call, Draft, Work},
+    },
 };
 
 /// An oracle to register.
@@ -46,7 +49,7 @@ impl OracleService {
     /// # Errors
     /// [`ErrorCode::Forbidden`]; [`ErrorCode::InvalidField`]; [`ErrorCode::AlreadyExists`] when the key belongs to another one.
     pub async fn register(&self, call: &Call, new: NewOracle) -> Result<Answer<Oracle>> {
-        operator(call)?;
+        call.operators_only("manage oracles")?;
         check(&new)?;
         self.work
             .run(call, "oracle.register", || async {
@@ -79,19 +82,12 @@ impl OracleService {
     ///
     /// # Errors
     /// [`ErrorCode::Forbidden`]; database errors.
-    pub async fn list(
-        &self,
-        call: &Call,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<Oracle>, Option<Cursor>)> {
+    pub async fn list(&self, call: &Call, page: PageRequest) -> Result<Listing<Oracle>> {
         if let Principal::Oracle(id) = call.principal {
-            return Ok((vec![self.get(call, id).await?], None));
+            return Ok(Listing { items: vec![self.get(call, id).await?], next: None });
         }
-        operator(call)?;
-        let query = Query::new(Oracle::COLLECTION).limit(limit.clamp(1, 1_000)).after(after);
-        let (oracles, next) = self.work.reader.list::<Oracle>(query).await?;
-        Ok((oracles.into_iter().map(|o| o.value).collect(), next))
+        call.operators_only("manage oracles")?;
+        list(self.work.reader.as_ref(), Filter::All, Sort::Id, page).await
     }
 
     /// One oracle; for operators and itself.
@@ -102,7 +98,7 @@ impl OracleService {
         match call.principal {
             Principal::Oracle(own) if own == id => {}
             Principal::Oracle(_) => return Err(Error::not_found("oracle", id)),
-            _ => operator(call)?,
+            _ => call.operators_only("manage oracles")?,
         }
         let found = self.work.reader.load::<Oracle>(&id.to_string()).await?;
         Ok(found.ok_or_else(|| Error::not_found("oracle", id))?.value)
@@ -113,7 +109,7 @@ impl OracleService {
     /// # Errors
     /// [`ErrorCode::Forbidden`]; [`ErrorCode::NotFound`].
     pub async fn set_enabled(&self, call: &Call, id: OracleId, enabled: bool) -> Result<Answer<Oracle>> {
-        operator(call)?;
+        call.operators_only("manage oracles")?;
         self.work
             .run(call, "oracle.set_enabled", || async {
                 let found = self.work.reader.load::<Oracle>(&id.to_string()).await?;
@@ -127,13 +123,6 @@ impl OracleService {
             })
             .await
     }
-}
-
-fn operator(call: &Call) -> Result<()> {
-    if call.principal.is_operator() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorCode::Forbidden, "oracles are managed by operators"))
 }
 
 fn check(new: &NewOracle) -> Result<()> {

@@ -8,10 +8,7 @@ use bytes::Bytes as Buffer;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
-use super::{
-    settings::SlaSettings,
-    verdict::{EvidenceFile, storage_error},
-};
+use super::{settings::SlaSettings, verdict::EvidenceFile};
 use crate::{
     core::{
         client::{
@@ -148,9 +145,9 @@ impl PeriodSettlement {
         let bytes = serde_json::to_vec(&file).map_err(Error::internal)?;
         let key = format!("sla/{}", hex::encode(Sha256::digest(&bytes)));
         let bucket = &self.settings.evidence_bucket;
-        self.storage.create_bucket(bucket).await.map_err(storage_error)?;
+        self.storage.create_bucket(bucket).await?;
         let body = futures::stream::once(async move { Ok(Buffer::from(bytes)) }).boxed();
-        self.storage.put(bucket, &key, body).await.map_err(storage_error)?;
+        self.storage.put(bucket, &key, body).await?;
         Ok(Judged { judgement, credit, key })
     }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     core::{
         client::{
-            database::{Cursor, Entity, Filter, Query, ReaderExt, Sort},
-            storage::{StorageClient, StorageError},
+            database::{Filter, ReaderExt, Sort},
+            storage::StorageClient,
         },
         market::{
             allocation::Allocation,
@@ -24,6 +24,8 @@ use crate::{
     },
     error::{Error, ErrorCode, Result},
     service::{
+        allocation::change::may_see,
+        page::{Listing, PageRequest, list},
         sla::settings::SlaSettings,
         work::{Call, Work},
     },
@@ -92,28 +94,21 @@ impl SlaService {
         &self,
         call: &Call,
         id: AllocationId,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<SlaVerdict>, Option<Cursor>)> {
+        page: PageRequest,
+    ) -> Result<Listing<SlaVerdict>> {
         let found = self.work.reader.load::<Allocation>(&id.to_string()).await?;
         let allowed = found.is_some_and(|a| may_see(call, &a.value));
         if !allowed {
             return Err(Error::not_found("allocation", id));
         }
-        self.page(Filter::eq("allocation", id.to_string()), limit, after).await
+        list(self.work.reader.as_ref(), Filter::eq("allocation", id.to_string()), Sort::Id, page).await
     }
 
     /// Verdicts of a unit, oldest first; for its provider and operators. Consumers read its QoS history instead.
     ///
     /// # Errors
     /// [`ErrorCode::Forbidden`]; [`ErrorCode::NotFound`]; database errors.
-    pub async fn of_unit(
-        &self,
-        call: &Call,
-        id: UnitId,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<SlaVerdict>, Option<Cursor>)> {
+    pub async fn of_unit(&self, call: &Call, id: UnitId, page: PageRequest) -> Result<Listing<SlaVerdict>> {
         let found = self.work.reader.load::<DataUnit>(&id.to_string()).await?;
         let unit = found.ok_or_else(|| Error::not_found("unit", id))?.value;
         match call.principal {
@@ -127,22 +122,7 @@ impl SlaService {
                 ));
             }
         }
-        self.page(Filter::eq("unit", id.to_string()), limit, after).await
-    }
-
-    async fn page(
-        &self,
-        filter: Filter,
-        limit: usize,
-        after: Option<Cursor>,
-    ) -> Result<(Vec<SlaVerdict>, Option<Cursor>)> {
-        let query = Query::new(SlaVerdict::COLLECTION)
-            .filter(filter)
-            .sort(Sort::Id)
-            .limit(limit.clamp(1, 1_000))
-            .after(after);
-        let (verdicts, next) = self.work.reader.list::<SlaVerdict>(query).await?;
-        Ok((verdicts.into_iter().map(|v| v.value).collect(), next))
+        list(self.work.reader.as_ref(), Filter::eq("unit", id.to_string()), Sort::Id, page).await
     }
 
     /// One verdict; for the allocation's consumer and provider, and operators.
@@ -173,41 +153,16 @@ impl SlaService {
     /// As [`SlaService::get`]; [`ErrorCode::Unavailable`] when the storage does not answer.
     pub async fn proof(&self, call: &Call, id: VerdictId) -> Result<VerdictProof> {
         let verdict = self.get(call, id).await?;
-        let stream = self
-            .storage
-            .get(&self.settings.evidence_bucket, &verdict.evidence_key)
-            .await
-            .map_err(storage_error)?;
+        let stream = self.storage.get(&self.settings.evidence_bucket, &verdict.evidence_key).await?;
         let bytes: Vec<u8> = stream
             .try_fold(Vec::new(), |mut all, part| async move {
                 all.extend_from_slice(&part);
                 Ok(all)
             })
-            .await
-            .map_err(storage_error)?;
+            .await?;
         let file: EvidenceFile = serde_json::from_slice(&bytes).map_err(Error::internal)?;
         let recomputed = file.judge()?;
         let evidence_root = recomputed.evidence_root;
         Ok(VerdictProof { verdict, file, recomputed, evidence_root })
-    }
-}
-
-/// Storage trouble as the caller sees it.
-pub(super) fn storage_error(error: StorageError) -> Error {
-    if matches!(error, StorageError::Full) {
-        return Error::new(ErrorCode::StorageFull, "the disk of the service is full").because(error);
-    }
-    if error.retryable() {
-        return Error::new(ErrorCode::Unavailable, "the storage does not answer; try again").because(error);
-    }
-    Error::internal(error)
-}
-
-fn may_see(call: &Call, allocation: &Allocation) -> bool {
-    match call.principal {
-        Principal::Operator(_) | Principal::System => true,
-        Principal::Consumer(id) => allocation.consumer == id,
-        Principal::Provider(id) => allocation.provider == id,
-        Principal::Oracle(_) => false,
     }
 }

@@ -177,6 +177,10 @@ impl Drop for SqliteDatabase {
 
 /// What a fault of SQLite means to the caller.
 fn failure(error: rusqlite::Error) -> DatabaseError {
+    // A quota, or a limit on the size of files, is no full disk to SQLite, but a write that failed.
+    if error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE) {
+        return DatabaseError::Full;
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => DatabaseError::Full,
         Some(ErrorCode::TooBig) => DatabaseError::Invalid("the document is too large".to_owned()),

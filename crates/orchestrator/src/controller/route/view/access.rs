@@ -5,10 +5,7 @@ use utoipa::ToSchema;
 
 use super::common::Time;
 use crate::{
-    core::{
-        client::database::Stored,
-        market::party::{ApiKey, Principal, Role},
-    },
+    core::market::party::{ApiKey, Principal, Role},
     service::work::AuditEntry,
 };
 
@@ -67,12 +64,6 @@ impl From<ApiKey> for KeyView {
     }
 }
 
-impl From<Stored<ApiKey>> for KeyView {
-    fn from(stored: Stored<ApiKey>) -> Self {
-        stored.value.into()
-    }
-}
-
 /// A key that was just made.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct NewKeyView {
@@ -120,9 +111,8 @@ pub struct AuditView {
     pub at: Time,
 }
 
-impl From<Stored<AuditEntry>> for AuditView {
-    fn from(stored: Stored<AuditEntry>) -> Self {
-        let entry = stored.value;
+impl From<AuditEntry> for AuditView {
+    fn from(entry: AuditEntry) -> Self {
         Self {
             id: entry.id.to_string(),
             principal: entry.principal.into(),

@@ -6,9 +6,12 @@ use utoipa::ToSchema;
 
 use super::common::{Money, Time, word};
 use crate::{
-    core::market::{block::Block, money::Amount, state::Record},
+    core::{
+        madara::settlement::BlockProof,
+        market::{block::Block, money::Amount, state::Record},
+    },
     service::{
-        block::{Quarantined, RecordPage, Resumed},
+        block::{ProofKind, Quarantined, RecordPage, Resumed},
         ledger::UnsealedMarker,
     },
 };
@@ -74,6 +77,31 @@ impl From<Block> for BlockView {
             rejection: block.rejection,
             sealed_at: block.sealed_at.into(),
             final_at: block.final_at.map(Time),
+        }
+    }
+}
+
+/// The proof that a block follows from its parent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BlockProofView {
+    /// `reexecution`: the records were executed again, apart from the sealer, with the same roots.
+    pub kind: String,
+    /// State root before the block.
+    pub pre_state: String,
+    /// State root after it.
+    pub post_state: String,
+    /// Root over the records.
+    pub events_root: String,
+}
+
+impl From<BlockProof> for BlockProofView {
+    fn from(proof: BlockProof) -> Self {
+        let BlockProof::Reexecution { pre_state, post_state, events_root } = proof;
+        Self {
+            kind: word(&ProofKind::Reexecution),
+            pre_state: pre_state.to_string(),
+            post_state: post_state.to_string(),
+            events_root: events_root.to_string(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         ranking::Breakdown,
         score::{Reputation, ReputationChange},
     },
-    service::scoring::{Offering, OfferingPage, Removed},
+    service::scoring::{Offering, OfferingPage, ProviderReputation, Removed},
 };
 
 /// What an offering must be like. What is left out filters nothing.
@@ -227,6 +227,27 @@ pub struct StandingView {
     pub score: Option<ScoreView>,
     /// When the reputation last changed.
     pub updated_at: Time,
+}
+
+/// A provider's standing: the mean over its units.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProviderStandingView {
+    /// The provider.
+    pub provider: String,
+    /// Reputation in thousandths of a point, 0 to 100,000.
+    pub reputation_millipoints: u32,
+    /// Of how many units.
+    pub units: u64,
+}
+
+impl From<ProviderReputation> for ProviderStandingView {
+    fn from(reputation: ProviderReputation) -> Self {
+        Self {
+            provider: reputation.provider.to_string(),
+            reputation_millipoints: reputation.millipoints,
+            units: reputation.units,
+        }
+    }
 }
 
 /// One day's change of a reputation.

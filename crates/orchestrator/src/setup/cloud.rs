@@ -1,0 +1,86 @@
+//! What the configuration needs at AWS: every queue, bucket, bus, schedule and topic, by name.
+
+use std::sync::Arc;
+
+use super::{backends, clients::BUS};
+use crate::{
+    client::{
+        aws::AwsClients,
+        job_queue::{OverQueue, SqsJobQueue, SqsJobQueueSettings},
+    },
+    config::{
+        Config,
+        section::{
+            Dispatch, EventsBackend, NotificationBackend, QueueBackend, ScheduleBackend, StorageBackend,
+        },
+    },
+    controller::worker::trigger_consumer::TRIGGER_QUEUE,
+    core::job::JobKind,
+    error::Result,
+    resource::aws::{AwsLayout, AwsResources, Owner, QueueSpec, ScheduleSpec},
+    service::outbox::ALERT_TOPIC,
+};
+
+/// Everything at AWS that the configuration needs; `None` when it needs nothing.
+pub async fn resources(config: &Config) -> Result<Option<Arc<AwsResources>>> {
+    if !backends::uses_aws(config) {
+        return Ok(None);
+    }
+    let clients = AwsClients::new(&backends::aws_settings(config)).await;
+    let clients = clients.map_err(|error| super::clients::unready("AWS client", error))?;
+    Ok(Some(Arc::new(AwsResources::new(clients, layout(config)))))
+}
+
+fn layout(config: &Config) -> AwsLayout {
+    let bus = config.events.backend == EventsBackend::EventBridge;
+    let topic = config.notification.backend == NotificationBackend::Sns;
+    AwsLayout {
+        queues: queues(config),
+        bucket: (config.storage.backend == StorageBackend::S3)
+            .then(|| Owner::of(&config.storage.bucket_arn, "data")),
+        bus: bus.then(|| Owner::of(&config.events.bus_arn, BUS)),
+        schedules: schedules(config),
+        topic: topic.then(|| Owner::of(&config.notification.topic_arn, ALERT_TOPIC)),
+    }
+}
+
+fn queues(config: &Config) -> Vec<QueueSpec> {
+    let settings =
+        SqsJobQueueSettings { visibility: config.queue.visibility.0, ..SqsJobQueueSettings::default() };
+    let plain = |name: String| QueueSpec {
+        name,
+        visibility: settings.visibility,
+        retention: settings.retention,
+        dead_letters: None,
+        scheduled: false,
+    };
+    let mut queues = Vec::new();
+    if config.queue.backend == QueueBackend::Sqs {
+        let scheduled = config.schedule.backend == ScheduleBackend::EventBridge;
+        queues.push(QueueSpec { scheduled, ..plain(TRIGGER_QUEUE.to_owned()) });
+    }
+    // Dead letters go over the plain queue where jobs are dispatched by the database.
+    let over_plain = config.queue.backend == QueueBackend::Sqs && config.jobs.dispatch == Dispatch::Database;
+    if config.jobs.dispatch == Dispatch::Sqs || over_plain {
+        let dead = JobKind::ALL.map(|kind| plain(OverQueue::dead_letter_name_of(backends::JOBS, kind)));
+        queues.extend(dead);
+        for (name, dead_letters) in SqsJobQueue::names(backends::JOBS) {
+            let redrive = Some((dead_letters, settings.max_receives)).filter(|_| !over_plain);
+            queues.push(QueueSpec { dead_letters: redrive, ..plain(name) });
+        }
+    }
+    queues
+}
+
+fn schedules(config: &Config) -> Vec<ScheduleSpec> {
+    if config.schedule.backend != ScheduleBackend::EventBridge {
+        return Vec::new();
+    }
+    let schedule = |(name, rate): (&str, crate::config::HumanDuration)| ScheduleSpec {
+        name: name.to_owned(),
+        every: rate.0,
+        queue: TRIGGER_QUEUE.to_owned(),
+        body: name.to_owned(),
+    };
+    config.triggers.rates().into_iter().map(schedule).collect()
+}

@@ -1,0 +1,228 @@
+//! A cluster: a database, a cache and a provider of its own, queues and a bucket of its own names, and replicas that are
+//! reached through one address.
+
+use std::{
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use orchestrator::client::{
+    aws::{AwsClients, AwsSettings},
+    clock::SystemClock,
+    queue::{QueueAttributes, SqsQueue},
+};
+use serde_json::json;
+
+use super::servers::{OwnServer, Proxy, variable};
+use crate::daemon::harness::{Api, Place, Running, id, wait_for};
+
+/// How many replicas there are.
+pub const REPLICAS: usize = 3;
+
+/// A replica, up or down.
+pub struct Replica {
+    pub place: Place,
+    pub running: Option<Running>,
+    /// Its way to the database.
+    pub wire: Proxy,
+}
+
+impl Replica {
+    pub async fn start(&mut self) {
+        assert!(self.running.is_none());
+        self.running = Some(self.place.start().await);
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.kill();
+        }
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, name: &str) {
+        let pid = self.running.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+}
+
+/// The provider's process.
+struct Provider {
+    child: Child,
+    _place: Place,
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Everything.
+pub struct Cluster {
+    pub mongodb: OwnServer,
+    pub redis: OwnServer,
+    pub replicas: Vec<Replica>,
+    /// The API, as the operator, of whichever replica answers.
+    pub operator: Api,
+    /// The provider's admin API.
+    pub provider: Api,
+    /// The queues' names begin with it.
+    pub prefix: String,
+    _front: Proxy,
+    _provider: Provider,
+    _shared: tempfile::TempDir,
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// A name of this test alone.
+fn prefix() -> String {
+    let bytes: [u8; 4] = std::array::from_fn(|_| rand_byte());
+    format!("it-{}", hex::encode(bytes))
+}
+
+fn rand_byte() -> u8 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    // Each state is seeded anew by the standard library.
+    std::collections::hash_map::RandomState::new().build_hasher().finish().to_le_bytes()[0]
+}
+
+impl Cluster {
+    /// Sets up, starts the replicas, and registers the provider with one unit.
+    pub async fn start() -> Self {
+        let (mongodb, redis) = tokio::join!(
+            OwnServer::start("ORCHESTRATOR_TEST_MONGODB_COMMAND"),
+            OwnServer::start("ORCHESTRATOR_TEST_REDIS_COMMAND")
+        );
+        let shared = tempfile::tempdir().unwrap();
+        let prefix = prefix();
+        let mut replicas = Vec::new();
+        for _ in 0..REPLICAS {
+            let wire = Proxy::to(vec![at(mongodb.port)]).await;
+            let place = place(&wire, &redis, &prefix, shared.path());
+            replicas.push(Replica { place, running: None, wire });
+        }
+        replicas[0].place.cli(&["setup"]).await.ends(0, &["everything is ready"]);
+        for replica in &mut replicas {
+            replica.start().await;
+        }
+        let addresses = replicas.iter().map(|replica| {
+            replica.place.setting("api.listen").parse::<SocketAddr>().unwrap()
+        });
+        let front = Proxy::to(addresses.collect()).await;
+        let key = std::fs::read_to_string(replicas[0].place.data().join("operator.key")).unwrap();
+        let operator = Api::new(&format!("http://{}", front.address), key.trim());
+        let (own, admin, token) = provider().await;
+        let provider = Api::new(&admin, &token);
+        register(&operator, &admin, &token).await;
+        Self {
+            mongodb,
+            redis,
+            replicas,
+            operator,
+            provider,
+            prefix,
+            _front: front,
+            _provider: own,
+            _shared: shared,
+        }
+    }
+
+    /// Stops every replica in order.
+    pub async fn stop(&mut self) {
+        for replica in &mut self.replicas {
+            if let Some(running) = replica.running.take() {
+                running.stop_well().await;
+            }
+        }
+    }
+
+    /// The queues of this cluster, for a test that meddles with their messages.
+    pub async fn queues(&self) -> SqsQueue {
+        let settings = AwsSettings {
+            endpoint: variable("ORCHESTRATOR_TEST_AWS_ENDPOINT"),
+            prefix: self.prefix.clone(),
+            ..AwsSettings::default()
+        };
+        let clients = AwsClients::new(&settings).await.unwrap();
+        SqsQueue::new(clients, std::sync::Arc::new(SystemClock::new()), QueueAttributes::default())
+    }
+
+    /// Everything that the replicas have logged.
+    pub fn logs(&self) -> String {
+        self.replicas.iter().filter_map(|replica| replica.running.as_ref()).map(Running::log).collect()
+    }
+}
+
+/// Where a replica runs: months and minutes in seconds, and leases that a test can wait for.
+fn place(wire: &Proxy, redis: &OwnServer, prefix: &str, shared: &std::path::Path) -> Place {
+    let vault = shared.join("vault.key");
+    if !vault.exists() {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&vault).unwrap();
+        std::io::Write::write_all(&mut file, "5a".repeat(32).as_bytes()).unwrap();
+    }
+    let endpoint = variable("ORCHESTRATOR_TEST_AWS_ENDPOINT");
+    let settings = [
+        ("database.backend", "mongodb".to_owned()),
+        ("database.url", format!("mongodb://{}/?directConnection=true", wire.address)),
+        ("database.name", prefix.to_owned()),
+        ("storage.backend", "s3".to_owned()),
+        ("queue.backend", "sqs".to_owned()),
+        ("queue.visibility", "6s".to_owned()),
+        ("jobs.dispatch", "sqs".to_owned()),
+        ("jobs.lease", "6s".to_owned()),
+        ("jobs.heartbeat", "1s".to_owned()),
+        ("cache.backend", "redis".to_owned()),
+        ("cache.url", format!("redis://127.0.0.1:{}", redis.port)),
+        ("aws.endpoint", endpoint),
+        ("aws.region", "us-east-1".to_owned()),
+        ("aws.prefix", prefix.to_owned()),
+        ("provider.cohosted", "false".to_owned()),
+        ("settlement.dir", shared.join("chain").display().to_string()),
+        ("data.vault_key_file", vault.display().to_string()),
+        // The servers are slow: triggers that come too often would only wait for each other.
+        ("triggers.seal_blocks", "2s".to_owned()),
+        ("triggers.end_periods", "2s".to_owned()),
+        ("triggers.close_sla_windows", "2s".to_owned()),
+        ("triggers.watch_deposits", "2s".to_owned()),
+        ("triggers.expire_credentials", "2s".to_owned()),
+        ("triggers.reconcile", "10s".to_owned()),
+    ];
+    settings.iter().fold(Place::hurried(), |place, (key, value)| place.with(key, value))
+}
+
+/// Starts the built-in provider as a process of its own: its admin address and token.
+async fn provider() -> (Provider, String, String) {
+    let place = Place::new();
+    let log: PathBuf = place.dir.path().join("provider.log");
+    let mut command = place.command(&["provider"]);
+    command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+    let child = command.spawn().unwrap();
+    let admin = format!("http://{}", place.setting("provider.admin_listen"));
+    let token = place.data().join("provider/admin.token");
+    let own = Provider { child, _place: place };
+    wait_for("the provider", || async {
+        std::fs::read_to_string(&log).unwrap().contains("admin token").then_some(())
+    })
+    .await;
+    (own, admin, std::fs::read_to_string(token).unwrap().trim().to_owned())
+}
+
+async fn register(operator: &Api, admin: &str, token: &str) {
+    let adapter = json!({ "kind": "embedded", "admin_url": admin, "admin_token": token });
+    let owner = id(&operator.post("/providers", json!({ "name": "apart", "adapter": adapter })).await);
+    let unit = json!({
+        "provider": owner, "name": "disks", "region": "local-1", "country": "CH", "capacity_bytes": 64_u64 << 30,
+        "price": { "per_gib_month": "20000000000000000000", "per_gib_egress": "1000000000000000000" },
+        "sla": { "latency_avg_ms": 60, "upload_bytes_per_s": 1_000_000, "download_bytes_per_s": 1_000_000,
+                 "uptime_ppm": 999_500, "error_rate_ppm": 100, "min_coverage_ppm": 500_000 },
+    });
+    operator.post("/units", unit).await;
+}
