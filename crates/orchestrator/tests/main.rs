@@ -20,5 +20,7 @@ mod market;
 mod promises;
 #[cfg(any(feature = "kafka", feature = "redis"))]
 mod servers;
+#[cfg(all(feature = "eventbridge", feature = "s3", feature = "sns", feature = "sqs"))]
+mod resources;
 mod sla;
 mod tools;

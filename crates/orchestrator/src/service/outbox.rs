@@ -80,17 +80,16 @@ impl Entity for OutboxRow {
     }
 }
 
+impl OutboxRow {
+    /// One that waits to be sent.
+    const fn waiting(id: EventId, outgoing: Outgoing, created_at: Timestamp) -> Self {
+        Self { id, unsent: Some(WAITING), sent_at: None, attempts: 0, outgoing, created_at }
+    }
+}
+
 /// Adds something to be sent to a changeset.
 pub fn send(changes: &mut Changeset, ids: &IdGenerator, outgoing: Outgoing) {
-    let row = OutboxRow {
-        id: ids.next(),
-        unsent: Some(WAITING),
-        sent_at: None,
-        attempts: 0,
-        outgoing,
-        created_at: ids.now(),
-    };
-    changes.insert(&row);
+    changes.insert(&OutboxRow::waiting(ids.next(), outgoing, ids.now()));
 }
 
 /// Adds a domain event to a changeset.
@@ -106,15 +105,7 @@ pub fn event(
     let now = ids.now();
     let event =
         DomainEvent { id, kind: kind.to_owned(), subject: subject.to_string(), audience, data, at: now };
-    let outgoing = Outgoing::Event(event);
-    changes.insert(&OutboxRow {
-        id,
-        unsent: Some(WAITING),
-        sent_at: None,
-        attempts: 0,
-        outgoing,
-        created_at: now,
-    });
+    changes.insert(&OutboxRow::waiting(id, Outgoing::Event(event), now));
 }
 
 /// Adds an alert to people to a changeset.
@@ -122,14 +113,7 @@ pub fn alert(changes: &mut Changeset, ids: &IdGenerator, subject: String, body: 
     let id: EventId = ids.next();
     let notification = Notification { id: id.to_string(), subject, body };
     let outgoing = Outgoing::Alert { topic: ALERT_TOPIC.to_owned(), notification };
-    changes.insert(&OutboxRow {
-        id,
-        unsent: Some(WAITING),
-        sent_at: None,
-        attempts: 0,
-        outgoing,
-        created_at: ids.now(),
-    });
+    changes.insert(&OutboxRow::waiting(id, outgoing, ids.now()));
 }
 
 /// The topic that operators subscribe to.

@@ -112,9 +112,8 @@ impl Cluster {
         for replica in &mut replicas {
             replica.start().await;
         }
-        let addresses = replicas.iter().map(|replica| {
-            replica.place.setting("api.listen").parse::<SocketAddr>().unwrap()
-        });
+        let addresses =
+            replicas.iter().map(|replica| replica.place.setting("api.listen").parse::<SocketAddr>().unwrap());
         let front = Proxy::to(addresses.collect()).await;
         let key = std::fs::read_to_string(replicas[0].place.data().join("operator.key")).unwrap();
         let operator = Api::new(&format!("http://{}", front.address), key.trim());

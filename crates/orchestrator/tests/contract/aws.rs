@@ -53,7 +53,7 @@ mod sqs {
     }
 
     /// An SDK client that knows nothing of ours.
-    pub async fn raw() -> aws_sdk_sqs::Client {
+    async fn raw() -> aws_sdk_sqs::Client {
         let key = aws_sdk_sqs::config::Credentials::new("test", "test", None, None, "test");
         let config = aws_sdk_sqs::Config::builder()
             .behavior_version(aws_sdk_sqs::config::BehaviorVersion::latest())
@@ -65,7 +65,7 @@ mod sqs {
     }
 
     /// The address of a queue.
-    pub async fn url(clients: &AwsClients, queue: &str) -> String {
+    async fn url(clients: &AwsClients, queue: &str) -> String {
         let found = raw().await.get_queue_url().queue_name(clients.name(queue)).send().await.unwrap();
         found.queue_url.unwrap()
     }
@@ -82,27 +82,44 @@ mod sqs {
 }
 
 #[cfg(feature = "sqs")]
-pub use sqs::{queue, raw, raw_send, url};
+pub use sqs::{queue, raw_send};
 
-/// A bucket that a test has for itself, and an SDK client that knows nothing of ours.
 #[cfg(feature = "s3")]
-pub async fn bucket(clients: &AwsClients) -> (aws_sdk_s3::Client, String) {
+mod s3 {
     use aws_sdk_s3::{
         config::{BehaviorVersion, Credentials, Region},
         types::{BucketLocationConstraint, CreateBucketConfiguration},
     };
-    let config = aws_sdk_s3::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .region(Region::new(REGION))
-        .force_path_style(true)
-        .endpoint_url(endpoint());
-    let raw = aws_sdk_s3::Client::from_conf(config.build());
-    let name = clients.name("data");
-    let place = CreateBucketConfiguration::builder()
-        .location_constraint(BucketLocationConstraint::from(REGION))
-        .build();
-    raw.create_bucket().bucket(&name).create_bucket_configuration(place).send().await.unwrap();
-    (raw, name)
+
+    use super::*;
+
+    /// An SDK client that knows nothing of ours.
+    pub fn raw_s3() -> aws_sdk_s3::Client {
+        raw_s3_at(&endpoint())
+    }
+
+    /// An SDK client of another server.
+    pub fn raw_s3_at(endpoint: &str) -> aws_sdk_s3::Client {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .region(Region::new(REGION))
+            .force_path_style(true)
+            .endpoint_url(endpoint);
+        aws_sdk_s3::Client::from_conf(config.build())
+    }
+
+    /// A bucket that a test has for itself.
+    pub async fn bucket(clients: &AwsClients) -> (aws_sdk_s3::Client, String) {
+        let (raw, name) = (raw_s3(), clients.name("data"));
+        let place = CreateBucketConfiguration::builder()
+            .location_constraint(BucketLocationConstraint::from(REGION))
+            .build();
+        raw.create_bucket().bucket(&name).create_bucket_configuration(place).send().await.unwrap();
+        (raw, name)
+    }
 }
+
+#[cfg(feature = "s3")]
+pub use s3::{bucket, raw_s3, raw_s3_at};

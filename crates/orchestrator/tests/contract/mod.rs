@@ -1,7 +1,7 @@
 //! Contract suites: one per port, generic over the implementation, run on every implementation.
 
 #[cfg(feature = "aws")]
-mod aws;
+pub mod aws;
 mod cache;
 mod cron;
 mod da;

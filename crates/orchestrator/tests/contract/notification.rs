@@ -92,7 +92,7 @@ async fn over_the_sqlite_database() {
 #[cfg(feature = "mongodb")]
 #[tokio::test]
 async fn over_mongodb() {
-    suite(notifier(&Bed::mongodb().await, false)).await;
+    suite(&notifier(&Bed::mongodb().await, false), "log:").await;
 }
 
 #[tokio::test]

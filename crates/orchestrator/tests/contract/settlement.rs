@@ -73,6 +73,8 @@ async fn suite(layer: &dyn SettlementClient, clock: &ManualClock) {
     refused(layer.deposit("d1", consumer(), Amount(101)).await);
     refused(layer.deposit("d2", AccountKey::Fees, Amount(1)).await);
     refused(layer.deposit("d3", consumer(), Amount::ZERO).await);
+    let overflow = layer.deposit("d4", consumer(), Amount(u128::MAX)).await;
+    assert!(matches!(overflow, Err(SettlementError::Overflow)), "{overflow:?}");
     assert_eq!(layer.deposits(0, 10).await.unwrap().len(), 1);
     assert!(layer.deposits(1, 10).await.unwrap().is_empty());
 

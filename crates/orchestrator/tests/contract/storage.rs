@@ -272,6 +272,7 @@ mod at_s3 {
     }
 
     async fn reqwest_get(url: &str) -> (u16, String) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let answer = reqwest::get(url).await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }

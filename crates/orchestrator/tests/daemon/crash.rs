@@ -30,7 +30,7 @@ async fn pass(millis: u64) {
 /// The end of both tests: everything is judged, the daemon ends well, and what it published can be rebuilt.
 async fn judge_and_end(place: &Place, daemon: Running, load: Load) {
     let mut consumers = load.finish().await;
-    judge(&daemon, &mut consumers).await;
+    judge(&daemon.api, &daemon.provider, &mut consumers).await;
     let log = daemon.log();
     assert!(!log.contains("panicked"), "{log}");
     daemon.stop_well().await;
@@ -50,7 +50,7 @@ async fn killed_at_any_instant_it_loses_nothing_and_doubles_nothing() {
         drop(starting);
     }
     let mut daemon = place.start().await;
-    let load = Load::begin(&daemon, seed, CONSUMERS).await;
+    let load = Load::begin(&daemon.api, seed, CONSUMERS).await;
     for _ in 0..KILLS {
         pass(200 + dice.below(2_300)).await;
         daemon.kill();
@@ -70,7 +70,7 @@ async fn told_to_end_under_load_it_exits_with_0_and_the_next_start_goes_on() {
     let seed = seed(11);
     let (place, mut dice) = (Place::busy(), Dice::new(seed));
     let mut daemon = place.start().await;
-    let load = Load::begin(&daemon, seed, CONSUMERS).await;
+    let load = Load::begin(&daemon.api, seed, CONSUMERS).await;
     for _ in 0..TERMINATIONS {
         // A reader of events that never goes away must not keep it.
         let events = daemon.api.http.get(format!("{}/events", daemon.api.base));

@@ -139,7 +139,7 @@ async fn a_full_disk_is_told_and_the_daemon_goes_on_when_there_is_room() {
     let mut fill = Command::new("bash");
     fill.args(["-c", "cat /dev/zero > \"$0\" 2>/dev/null; true"]).arg(&filler);
     assert_eq!(output(fill).await.code, Some(0));
-    let ask = ask(&running.unit().await);
+    let ask = ask(&running.api.unit().await);
     let acknowledged = 1 + reserve_until_refused(&consumer, &ask).await;
     assert_eq!(consumer.all("/allocations").await.len(), acknowledged);
 
@@ -157,7 +157,7 @@ async fn files_that_may_not_grow_are_told_and_the_daemon_goes_on_when_they_may()
     let limited = ["bash", "-c", "trap '' XFSZ; ulimit -S -f 6144; exec \"$0\" \"$@\""];
     let running = place.start_with(place.wrapped(&limited, &["run"])).await;
     let (_, consumer) = running.api.consumer("squeezed").await;
-    let ask = ask(&running.unit().await);
+    let ask = ask(&running.api.unit().await);
     let acknowledged = reserve_until_refused(&consumer, &ask).await;
     assert_eq!(consumer.all("/allocations").await.len(), acknowledged);
     let mut lift = Command::new("prlimit");

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Longest wait for anything: generous, for a machine that runs other tests beside.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 /// A month of 30 days.
 pub const MONTH_MS: u64 = 2_592_000_000;
 /// 1 MiB.
@@ -317,11 +317,6 @@ impl Running {
         self.process.log.lock().clone()
     }
 
-    /// The id of the unit of the first start.
-    pub async fn unit(&self) -> String {
-        id(&self.api.all("/units").await[0])
-    }
-
     /// Sends a signal by name and waits for the end.
     pub async fn stop(mut self, signal: &str) -> ExitStatus {
         let mut child = self.process.child.take().unwrap();
@@ -396,6 +391,11 @@ impl Api {
         let status = answer.status();
         let text = answer.text().await.ok()?;
         Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// The id of the first unit.
+    pub async fn unit(&self) -> String {
+        id(&self.all("/units").await[0])
     }
 
     /// GET that must succeed.

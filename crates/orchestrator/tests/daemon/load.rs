@@ -15,7 +15,7 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::harness::{Api, Running, text, wait_for};
+use super::harness::{Api, text, wait_for};
 
 const TOKEN: u128 = 1_000_000_000_000_000_000;
 /// Longest time that a client repeats one request.
@@ -94,9 +94,9 @@ impl Load {
     /// Lets `consumers` consumers begin.
     pub(crate) async fn begin(operator: &Api, seed: u64, consumers: u64) -> Self {
         let end = Arc::new(AtomicBool::new(false));
-        let unit = daemon.unit().await;
+        let unit = operator.unit().await;
         let tasks = (0..consumers).map(|number| {
-            let (operator, unit, end) = (daemon.api.clone(), unit.clone(), end.clone());
+            let (operator, unit, end) = (operator.clone(), unit.clone(), end.clone());
             tokio::spawn(async move {
                 let dice = Dice::new(seed ^ (number + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
                 let mut consumer = Consumer::arrive(operator, unit, format!("{seed}-{number}"), dice).await;
@@ -326,7 +326,7 @@ impl Store {
 
 /// Holds everything that was acknowledged against what the daemon says, closes what is open, waits until nothing is left
 /// to do, and does the accounts.
-pub(crate) async fn judge(daemon: &Running, consumers: &mut [Consumer]) {
+pub(crate) async fn judge(operator: &Api, provider: &Api, consumers: &mut [Consumer]) {
     let bought: usize = consumers.iter().map(|c| c.bought.len()).sum();
     let stored: usize = consumers.iter().flat_map(|c| &c.bought).map(|b| b.stored.len()).sum();
     assert!(bought > 0 && stored > 0, "the clients got nowhere: {bought} bought, {stored} stored");
@@ -342,11 +342,11 @@ pub(crate) async fn judge(daemon: &Running, consumers: &mut [Consumer]) {
         }
         consumer.accounts_add_up().await;
     }
-    everything_drains(&daemon.api).await;
-    let unit = &daemon.api.all("/units").await[0];
+    everything_drains(operator).await;
+    let unit = &operator.all("/units").await[0];
     assert_eq!(unit["state"], "available", "{unit}");
     assert_eq!(unit["free_bytes"], unit["capacity_bytes"], "{unit}");
-    provider_agrees(daemon, consumers).await;
+    provider_agrees(operator, provider, consumers).await;
 }
 
 impl Consumer {
@@ -423,16 +423,16 @@ async fn everything_drains(operator: &Api) {
 }
 
 /// The provider has the prober's own allocation and no other, and did nothing twice.
-async fn provider_agrees(daemon: &Running, consumers: &[Consumer]) {
-    let there = daemon.provider.get("/allocations").await;
+async fn provider_agrees(operator: &Api, provider: &Api, consumers: &[Consumer]) {
+    let there = provider.get("/allocations").await;
     let there = there["allocations"].as_array().unwrap().iter().map(|id| hex_of(id.as_str().unwrap()));
-    let probe = hex_of(&daemon.unit().await);
+    let probe = hex_of(&operator.unit().await);
     assert!(there.clone().all(|id| id == probe), "orphans: {:?}", there.collect::<Vec<_>>());
     for consumer in consumers {
         for bought in &consumer.bought {
             let id = &bought.id;
             let keys = consumer.api.all(&format!("/allocations/{id}/credentials")).await.len();
-            let effects = daemon.provider.get(&format!("/allocations/{id}/effects")).await;
+            let effects = provider.get(&format!("/allocations/{id}/effects")).await;
             let count = |operation: &str| effects["effects"][operation].as_u64().unwrap_or_default();
             assert_eq!((count("allocate"), count("deallocate")), (1, 1), "{id}: {effects}");
             assert_eq!(count("put_key"), keys as u64, "{id}: {effects}");

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::harness::{Api, Place, Running, text, wait_for};
 
 async fn reserve(daemon: &Running, consumer: &Api) -> String {
-    let ask = json!({ "unit": daemon.unit().await, "bytes": 1 << 20, "period_ms": 86_400_000_u64 });
+    let ask = json!({ "unit": daemon.api.unit().await, "bytes": 1 << 20, "period_ms": 86_400_000_u64 });
     text(&consumer.post("/allocations/reserve", ask).await, "id")
 }
 

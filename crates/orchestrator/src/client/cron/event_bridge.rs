@@ -47,7 +47,7 @@ pub fn rate_expression(every: Micros) -> Result<String, String> {
             "EventBridge fires once a minute at most; use a minute or more, or the local scheduler".into()
         );
     }
-    if every.get() % MINUTE.get() != 0 {
+    if !every.get().is_multiple_of(MINUTE.get()) {
         return Err("EventBridge counts whole minutes; use whole minutes, or the local scheduler".into());
     }
     let minutes = every.get() / MINUTE.get();

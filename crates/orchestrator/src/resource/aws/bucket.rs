@@ -42,35 +42,43 @@ impl Bucket {
             Err(error) => match AwsError::new("s3:ListBucket", error) {
                 error if error.is_missing() => Ok(None),
                 // A HEAD has no body that could say why.
-                error if error.fault == Fault::Forbidden && !self.foreign() => Err(self.belongs_to_another()),
+                error if error.fault == Fault::Forbidden && !self.foreign() => match self.listed().await? {
+                    Some(false) => Err(self.belongs_to_another()),
+                    _ => Err(self.may_belong_to_another(error)),
+                },
                 error => Err(error),
             },
         }
     }
 
     fn belongs_to_another(&self) -> AwsError {
-        let detail = format!(
-            "the bucket `{}` belongs to another account, or these credentials may not see it",
-            self.name()
-        );
+        let detail = format!("the bucket `{}` belongs to another account", self.name());
         AwsError { fault: Fault::Foreign, ..AwsError::odd("s3:ListBucket", detail) }
     }
 
-    /// Whether the account's own list has the bucket; `true` when it may not be read.
-    async fn listed(&self) -> Result<bool, AwsError> {
+    fn may_belong_to_another(&self, error: AwsError) -> AwsError {
+        let detail = format!(
+            "these credentials may not see the bucket `{}`; if it belongs to another account, choose another aws.prefix",
+            self.name()
+        );
+        AwsError { detail, ..error }
+    }
+
+    /// Whether the account's own list has the bucket; `None` when the list may not be read.
+    async fn listed(&self) -> Result<Option<bool>, AwsError> {
         let (name, mut token) = (self.name(), None);
         loop {
             let list = self.clients.s3().list_buckets().prefix(&name).set_continuation_token(token);
             let page = match list.send().await.map_err(|error| AwsError::new("s3:ListAllMyBuckets", error)) {
-                Err(error) if error.fault == Fault::Forbidden => return Ok(true),
+                Err(error) if error.fault == Fault::Forbidden => return Ok(None),
                 page => page?,
             };
             if page.buckets().iter().any(|bucket| bucket.name() == Some(&name)) {
-                return Ok(true);
+                return Ok(Some(true));
             }
             token = page.continuation_token;
             if token.is_none() {
-                return Ok(false);
+                return Ok(Some(false));
             }
         }
     }
@@ -188,7 +196,7 @@ impl Item for Bucket {
         if self.foreign() {
             return Ok(Found::Right);
         }
-        if !self.listed().await? {
+        if self.listed().await? == Some(false) {
             return Err(self.belongs_to_another());
         }
         let mut changes = Vec::new();
@@ -230,7 +238,7 @@ impl Item for Bucket {
         if self.head().await?.is_none() {
             return Ok(());
         }
-        if !self.listed().await? {
+        if self.listed().await? == Some(false) {
             return Err(self.belongs_to_another());
         }
         self.remove_markers().await?;

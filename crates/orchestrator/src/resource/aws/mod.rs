@@ -193,7 +193,7 @@ impl AwsResources {
     }
 
     fn steps(&self, found: &[Found]) -> Plan {
-        let step = |(item, found): (&Box<dyn Item>, &Found)| {
+        let step = |(item, found): (&dyn Item, &Found)| {
             let (action, changes) = match found {
                 Found::Right => (Action::Exists, Vec::new()),
                 Found::Missing => (Action::Create, Vec::new()),
@@ -201,7 +201,7 @@ impl AwsResources {
             };
             Step { kind: item.kind(), name: item.name(), action, changes }
         };
-        Plan { steps: self.items.iter().zip(found).map(step).collect() }
+        Plan { steps: self.items.iter().map(|item| &**item).zip(found).map(step).collect() }
     }
 }
 

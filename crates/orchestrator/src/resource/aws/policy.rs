@@ -44,8 +44,13 @@ impl AwsResources {
             let bucket = format!("arn:{partition}:s3:::{}", owner.full_name(clients, ':'));
             let actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"];
             statements.push(statement("Objects", &actions, &[format!("{bucket}/*")]));
-            // Without it S3 answers "forbidden" where it means "missing".
-            statements.push(statement("Bucket", &["s3:ListBucket"], &[bucket]));
+            // Without the right to list S3 answers "forbidden" where it means "missing"; `ready` and `doctor` look at how
+            // the bucket is set.
+            let mut actions = vec!["s3:ListBucket"];
+            if matches!(owner, Owner::Us(_)) {
+                actions.extend(["s3:GetBucketPublicAccessBlock", "s3:GetLifecycleConfiguration"]);
+            }
+            statements.push(statement("Bucket", &actions, &[bucket]));
         }
         if let Some(owner) = &layout.bus {
             let bus = arn(clients, owner, "events", "event-bus/").await?;
