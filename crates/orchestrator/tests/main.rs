@@ -18,9 +18,9 @@ mod golden;
 mod jobs;
 mod market;
 mod promises;
-#[cfg(any(feature = "kafka", feature = "redis"))]
-mod servers;
 #[cfg(all(feature = "eventbridge", feature = "s3", feature = "sns", feature = "sqs"))]
 mod resources;
+#[cfg(any(feature = "kafka", feature = "redis"))]
+mod servers;
 mod sla;
 mod tools;

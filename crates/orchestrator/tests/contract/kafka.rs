@@ -206,7 +206,7 @@ async fn a_process_that_holds_too_much_stops_fetching_and_goes_on_when_it_has_ro
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_broker_each_call_says_so() {
+async fn without_a_broker_each_call_says_so_and_works_again_once_it_is_back() {
     let mut server = OwnServer::start("ORCHESTRATOR_TEST_KAFKA_COMMAND");
     let settings = KafkaSettings::new(format!("127.0.0.1:{}", server.port), "test");
     let settings = KafkaSettings { timeout: Duration::from_secs(1), ..settings };
@@ -226,6 +226,12 @@ async fn without_a_broker_each_call_says_so() {
         assert!(matches!(answer, Err(QueueError::Unavailable(_))), "{answer:?}");
     }
     assert!(resource::kafka::examine(&jobs).await.findings[0].fix.contains("kafka.brokers"));
+    // It keeps everything in memory, so it comes back without topics.
+    server.start_again();
+    eventually("topics", async || jobs.create_queues().await.is_ok()).await;
+    let sends = async || jobs.send(KIND, PHASE, &[job(2)], Micros::ZERO).await.is_ok();
+    eventually("hints are sent again", sends).await;
+    assert_eq!(receive(&jobs, KIND, PHASE, 1).await[0].job, Some(job(2)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -159,7 +159,6 @@ impl HintReader {
             .set("enable.auto.offset.store", "false")
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", COMMIT_EVERY_MS)
-            .set("fetch.wait.max.ms", "100")
             .set("queued.max.messages.kbytes", "4096")
             .create_with_context(Context(shared.clone()))
             .map_err(unavailable)?;

@@ -188,8 +188,9 @@ impl KafkaJobQueue {
         let producer: FutureProducer<Quiet> = settings
             .client()
             .set("acks", "all")
-            // Keeps the order of a key over the driver's own retries.
-            .set("enable.idempotence", "true")
+            // Keeps the order of a key over the driver's own retries. Those may repeat a hint, which is harmless; an idempotent producer
+            // would not, but has errors that only a new process recovers from.
+            .set("max.in.flight.requests.per.connection", "1")
             .set("linger.ms", "2")
             .set("message.timeout.ms", &timeout)
             .create_with_context(Quiet)
