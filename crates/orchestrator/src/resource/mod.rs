@@ -10,6 +10,8 @@ pub mod kafka;
 pub mod mongodb;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "kafka")]
+pub mod topics;
 
 use async_trait::async_trait;
 

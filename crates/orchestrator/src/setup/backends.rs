@@ -49,6 +49,8 @@ use crate::client::aws::{AwsClients, AwsSettings};
 use crate::client::cache::{GuardedCache, GuardedCacheSettings, RedisCache, RedisSettings};
 #[cfg(feature = "mongodb")]
 use crate::client::db::mongodb::{MongoDatabase, MongoSettings};
+#[cfg(feature = "kafka")]
+use crate::client::job_queue::{KafkaJobQueue, KafkaSettings};
 #[cfg(feature = "sns")]
 use crate::client::notification::SnsNotifier;
 #[cfg(feature = "s3")]
@@ -107,6 +109,22 @@ pub async fn open_database(
     };
     database.connect(schema::ALL).await?;
     Ok((database, changes))
+}
+
+#[cfg(feature = "kafka")]
+pub fn kafka_settings(config: &Config) -> KafkaSettings {
+    KafkaSettings {
+        partitions: config.kafka.partitions,
+        replication: config.kafka.replication,
+        ..KafkaSettings::new(&config.kafka.brokers, &config.aws.prefix)
+    }
+}
+
+/// The topics of jobs, as `setup` makes them; `None` when jobs go another way.
+#[cfg(feature = "kafka")]
+pub fn topics(config: &Config) -> Option<Arc<dyn crate::resource::RemoteResource>> {
+    (config.jobs.dispatch == Dispatch::Kafka)
+        .then(|| Arc::new(crate::resource::topics::KafkaResource::new(kafka_settings(config))) as _)
 }
 
 /// The collections and indexes of a database elsewhere, as `setup` makes them; `None` when it is embedded.
@@ -247,6 +265,12 @@ impl Base<'_> {
             }
             #[cfg(not(feature = "sqs"))]
             Dispatch::Sqs => return Err(lacking("jobs.dispatch = \"sqs\"")),
+            #[cfg(feature = "kafka")]
+            Dispatch::Kafka => {
+                let queue = KafkaJobQueue::new(&kafka_settings(self.config), self.clock.clone());
+                Arc::new(queue.map_err(|error| unready("job queue", error))?)
+            }
+            #[cfg(not(feature = "kafka"))]
             Dispatch::Kafka => return Err(lacking("jobs.dispatch = \"kafka\"")),
         };
         jobs.create_queues().await.map_err(|error| unready("job queue", error))?;
