@@ -38,6 +38,7 @@ use crate::{
             storage::StorageClient,
         },
         madara::{cron::CronClient, job_queue::JobQueueClient},
+        market::quantity::Micros,
     },
     error::{Error, ErrorCode, Result},
     service::outbox::ALERT_TOPIC,
@@ -350,7 +351,11 @@ impl Base<'_> {
             #[cfg(not(feature = "eventbridge"))]
             ScheduleBackend::EventBridge => return Err(lacking("schedule.backend = \"event_bridge\"")),
         };
-        let settings = LocalSchedulerSettings::default();
+        let mut settings = LocalSchedulerSettings::default();
+        if self.config.shared() {
+            // Each look is a call over the network, and a leader that is gone is missed for a few triggers at most.
+            settings.look = Micros::from_secs(15);
+        }
         let (database, clock) = (self.database.clone(), self.clock.clone());
         let runner = Arc::new(LocalScheduler::new(database, queue.clone(), clock, timer, node, settings));
         Ok(Schedule { cron, one_time, runner })
