@@ -186,7 +186,7 @@ async fn replicas_share_the_hints_and_take_over_from_each_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_holds_too_much_stops_fetching_and_goes_on_when_it_has_room() {
-    let settings = KafkaSettings { max_held: 5, ..settings() };
+    let settings = KafkaSettings { max_held: 40, ..settings() };
     let jobs = made(&settings, &clock()).await;
     let all: BTreeSet<JobId> = (0..200).map(job).collect();
     jobs.send(KIND, PHASE, &all.iter().copied().collect::<Vec<_>>(), Micros::ZERO).await.unwrap();

@@ -159,6 +159,8 @@ impl HintReader {
             .set("enable.auto.offset.store", "false")
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", COMMIT_EVERY_MS)
+            // After a pause nothing more comes until the request that is under way has ended.
+            .set("fetch.wait.max.ms", "100")
             .set("queued.max.messages.kbytes", "4096")
             .create_with_context(Context(shared.clone()))
             .map_err(unavailable)?;
