@@ -111,7 +111,7 @@ async fn remote(config: &Config) -> Vec<Checkup> {
     if config.database.backend == DatabaseBackend::Mongodb {
         checks.push_back(mongodb(config).map(|one| vec![one]).boxed());
     }
-    #[cfg(feature = "sqs")]
+    #[cfg(feature = "aws")]
     if super::backends::uses_aws(config) {
         checks.push_back(aws(config.clone()).boxed());
     }
@@ -119,18 +119,9 @@ async fn remote(config: &Config) -> Vec<Checkup> {
     if config.cache.backend == CacheBackend::Redis {
         checks.push_back(redis(config).map(|one| vec![one]).boxed());
     }
-    #[cfg(not(any(feature = "mongodb", feature = "sqs", feature = "redis")))]
+    #[cfg(not(any(feature = "mongodb", feature = "aws", feature = "redis")))]
     let _ = (config, &mut checks);
     checks.collect::<Vec<_>>().await.into_iter().flatten().collect()
-}
-
-/// An address without user and password.
-#[cfg(any(feature = "mongodb", feature = "redis"))]
-fn without_secrets(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
-        _ => url.to_owned(),
-    }
 }
 
 #[cfg(feature = "mongodb")]
@@ -140,7 +131,7 @@ fn mongodb(config: &Config) -> BoxFuture<'static, Checkup> {
         core::client::schema,
     };
     let settings = super::backends::mongo_settings(config);
-    let target = format!("mongodb {} {}", without_secrets(&settings.url), settings.name);
+    let target = format!("mongodb {} {}", crate::config::masked(&settings.url), settings.name);
     check("database", target, async move {
         let silent = |error: crate::core::client::database::DatabaseError| {
             Finding {
@@ -181,7 +172,7 @@ fn mongodb(config: &Config) -> BoxFuture<'static, Checkup> {
 fn redis(config: &Config) -> BoxFuture<'static, Checkup> {
     use crate::client::cache::{RedisCache, RedisSettings};
     let settings = RedisSettings::new(&config.cache.url, format!("{}:", config.aws.prefix));
-    let target = format!("redis {}", without_secrets(&config.cache.url));
+    let target = format!("redis {}", crate::config::masked(&config.cache.url));
     check("cache", target, async move {
         let silent = |error: crate::core::client::cache::CacheError| {
             Finding {
@@ -202,7 +193,7 @@ fn redis(config: &Config) -> BoxFuture<'static, Checkup> {
     })
 }
 
-#[cfg(feature = "sqs")]
+#[cfg(feature = "aws")]
 async fn aws(config: Config) -> Vec<Checkup> {
     let target = match config.aws.endpoint.as_str() {
         "" => format!("aws {}", config.aws.prefix),

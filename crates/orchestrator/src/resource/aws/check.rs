@@ -25,6 +25,13 @@ use crate::{
 /// AWS refuses requests that are further off than five minutes; a warning comes before.
 const MAX_SKEW_SECONDS: i64 = 60;
 
+/// Something that is set as it should be and yet comes to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Strain {
+    pub(super) what: String,
+    pub(super) fix: &'static str,
+}
+
 /// The time that an answer's `Date` header has, in seconds since the epoch.
 #[derive(Debug, Clone, Default)]
 struct ServerTime {
@@ -82,6 +89,20 @@ impl AwsResources {
         std::iter::once(account).chain(services).collect()
     }
 
+    /// Whether everything can be reached and is there, however it is set: for `ready`.
+    ///
+    /// # Errors
+    /// The first thing that is not so.
+    pub async fn answers(&self) -> Result<(), AwsError> {
+        for item in &self.items {
+            if item.look().await? == Found::Missing {
+                let detail = format!("{} `{}` does not exist", item.kind(), item.name());
+                return Err(AwsError { fault: Fault::Missing, ..AwsError::odd("look", detail) });
+            }
+        }
+        Ok(())
+    }
+
     async fn check_account(&self) -> Check {
         let (time, started) = (ServerTime::default(), Instant::now());
         let ask = self.clients.sts().get_caller_identity().customize().interceptor(time.clone());
@@ -109,14 +130,27 @@ impl AwsResources {
         let mut found = Vec::with_capacity(items.len());
         let mut latency = None;
         for chunk in items.chunks(super::CONCURRENCY) {
-            found.extend(future::join_all(chunk.iter().map(|item| item.look())).await);
+            found.extend(future::join_all(chunk.iter().map(|item| examine(*item))).await);
             // That of the first answers, not of all one after the other.
             latency.get_or_insert_with(|| elapsed(started));
         }
-        let findings = items.iter().zip(found).filter_map(|(item, found)| problem(*item, found)).collect();
+        let findings = found.into_iter().flatten().collect();
         let version = Some(format!("{} resources", items.len()));
         Check { name: service, latency: latency.unwrap_or_default(), version, findings }
     }
+}
+
+async fn examine(item: &dyn Item) -> Vec<Finding> {
+    let found = item.look().await;
+    let mut findings = Vec::new();
+    if matches!(found, Ok(Found::Right | Found::Different(_)))
+        && let Ok(Some(strain)) = item.strained().await
+    {
+        let what = format!("{} `{}` {}", item.kind(), item.name(), strain.what);
+        findings.push(Finding { what, fix: strain.fix.to_owned() });
+    }
+    findings.extend(problem(item, found));
+    findings
 }
 
 fn problem(item: &dyn Item, found: Result<Found, AwsError>) -> Option<Finding> {

@@ -120,6 +120,10 @@ trait Item: Send + Sync {
     /// The service, for [`check`].
     fn service(&self) -> &'static str;
     async fn look(&self) -> Result<Found, AwsError>;
+    /// What a person should know although everything is as it should be.
+    async fn strained(&self) -> Result<Option<check::Strain>, AwsError> {
+        Ok(None)
+    }
     /// Makes it, or mends what differs.
     async fn mend(&self, found: &Found) -> Result<(), AwsError>;
     /// Removes it; a missing one is no error.
