@@ -108,15 +108,29 @@ fn test(embedded: bool, filter: &[OsString]) -> Result<(), String> {
 
 fn bench(name: &str, json: bool) -> Result<(), String> {
     // The daemon's program as well: `idle` starts it.
-    let packages = ["--package", "orchestrator-bench", "--package", "orchestrator"];
+    let mut packages = vec!["--package", "orchestrator-bench", "--package", "orchestrator"];
+    let on_servers = name == "cluster";
+    if on_servers {
+        packages.extend(["--features", "orchestrator-bench/cluster,orchestrator/cluster"]);
+    }
     let mut build = cargo();
-    build.args(["build", "--release", "--quiet", "--locked", "--bins"]).args(packages);
+    build.args(["build", "--release", "--quiet", "--locked", "--bins"]).args(&packages);
     run("build", &mut build)?;
     let mut command = cargo();
-    command.args(["run", "--release", "--quiet", "--locked"]).args(packages);
+    command.args(["run", "--release", "--quiet", "--locked"]).args(&packages);
+    // Servers that the environment names are taken as they are: that is how one measures one's own cluster.
+    let own = on_servers && env::var_os("ORCHESTRATOR_TEST_MONGODB_URL").is_none();
+    let servers = own.then(backends::Hold::new).transpose()?;
+    if let Some(servers) = &servers {
+        command.envs(servers.environment.iter().map(|(name, value)| (name, value)));
+    }
     command.args(["--bin", "orchestrator-bench", "--", name]);
     if json {
         command.arg("--json");
     }
-    run(&format!("bench {name}"), &mut command)
+    let outcome = run(&format!("bench {name}"), &mut command);
+    match servers {
+        Some(servers) => servers.release().and(outcome),
+        None => outcome,
+    }
 }

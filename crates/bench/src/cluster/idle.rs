@@ -28,6 +28,19 @@ pub(super) async fn operations_a_second(args: &Args, name: &str) -> Result<f64, 
         quoted(&args.mongodb)?
     )?;
     writeln!(file, "[storage]\nbackend = \"s3\"\n[queue]\nbackend = \"sqs\"\n[jobs]\ndispatch = \"sqs\"")?;
+    // As the configuration for a cluster in `deploy` has them.
+    writeln!(file, "[schedule]\nbackend = \"event_bridge\"\n[triggers]\nexpire_disputes = \"5m\"")?;
+    for trigger in [
+        "expire_reservations",
+        "end_periods",
+        "close_sla_windows",
+        "seal_blocks",
+        "watch_deposits",
+        "unit_maintenance",
+        "expire_credentials",
+    ] {
+        writeln!(file, "{trigger} = \"60s\"")?;
+    }
     writeln!(file, "[aws]\nendpoint = {}\nprefix = \"{name}-idle\"", quoted(&args.aws_endpoint)?)?;
     writeln!(file, "[provider]\ncohosted = false\n[settlement]\ndir = {}", place("chain")?)?;
     drop(file);

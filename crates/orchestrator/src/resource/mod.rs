@@ -4,8 +4,14 @@
 pub mod aws;
 pub mod check;
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "kafka")]
+pub mod topics;
 
 use async_trait::async_trait;
 

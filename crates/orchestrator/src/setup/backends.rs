@@ -38,6 +38,7 @@ use crate::{
             storage::StorageClient,
         },
         madara::{cron::CronClient, job_queue::JobQueueClient},
+        market::quantity::Micros,
     },
     error::{Error, ErrorCode, Result},
     service::outbox::ALERT_TOPIC,
@@ -49,6 +50,8 @@ use crate::client::aws::{AwsClients, AwsSettings};
 use crate::client::cache::{GuardedCache, GuardedCacheSettings, RedisCache, RedisSettings};
 #[cfg(feature = "mongodb")]
 use crate::client::db::mongodb::{MongoDatabase, MongoSettings};
+#[cfg(feature = "kafka")]
+use crate::client::job_queue::{KafkaJobQueue, KafkaSettings};
 #[cfg(feature = "sns")]
 use crate::client::notification::SnsNotifier;
 #[cfg(feature = "s3")]
@@ -107,6 +110,22 @@ pub async fn open_database(
     };
     database.connect(schema::ALL).await?;
     Ok((database, changes))
+}
+
+#[cfg(feature = "kafka")]
+pub fn kafka_settings(config: &Config) -> KafkaSettings {
+    KafkaSettings {
+        partitions: config.kafka.partitions,
+        replication: config.kafka.replication,
+        ..KafkaSettings::new(&config.kafka.brokers, &config.aws.prefix)
+    }
+}
+
+/// The topics of jobs, as `setup` makes them; `None` when jobs go another way.
+#[cfg(feature = "kafka")]
+pub fn topics(config: &Config) -> Option<Arc<dyn crate::resource::RemoteResource>> {
+    (config.jobs.dispatch == Dispatch::Kafka)
+        .then(|| Arc::new(crate::resource::topics::KafkaResource::new(kafka_settings(config))) as _)
 }
 
 /// The collections and indexes of a database elsewhere, as `setup` makes them; `None` when it is embedded.
@@ -247,6 +266,12 @@ impl Base<'_> {
             }
             #[cfg(not(feature = "sqs"))]
             Dispatch::Sqs => return Err(lacking("jobs.dispatch = \"sqs\"")),
+            #[cfg(feature = "kafka")]
+            Dispatch::Kafka => {
+                let queue = KafkaJobQueue::new(&kafka_settings(self.config), self.clock.clone());
+                Arc::new(queue.map_err(|error| unready("job queue", error))?)
+            }
+            #[cfg(not(feature = "kafka"))]
             Dispatch::Kafka => return Err(lacking("jobs.dispatch = \"kafka\"")),
         };
         jobs.create_queues().await.map_err(|error| unready("job queue", error))?;
@@ -326,7 +351,11 @@ impl Base<'_> {
             #[cfg(not(feature = "eventbridge"))]
             ScheduleBackend::EventBridge => return Err(lacking("schedule.backend = \"event_bridge\"")),
         };
-        let settings = LocalSchedulerSettings::default();
+        let mut settings = LocalSchedulerSettings::default();
+        if self.config.shared() {
+            // Each look is a call over the network, and a leader that is gone is missed for a few triggers at most.
+            settings.look = Micros::from_secs(15);
+        }
         let (database, clock) = (self.database.clone(), self.clock.clone());
         let runner = Arc::new(LocalScheduler::new(database, queue.clone(), clock, timer, node, settings));
         Ok(Schedule { cron, one_time, runner })

@@ -31,11 +31,11 @@ use crate::{
 /// Length of the probe allocation's quota over the bulk size: room for the object that is being replaced.
 const PROBE_ROOM: u64 = 4;
 /// How long a leader's lease lasts; another replica takes over when it is not renewed for so long.
-const LEADERSHIP: Micros = Micros::from_secs(15);
+const LEADERSHIP: Micros = Micros::from_secs(30);
 /// Pause before another replica may try a prober that could not start.
 const PROBER_RETRY: Micros = Micros::from_secs(5);
 /// How often a replica among others looks for jobs that nobody told it of.
-const SHARED_LOOK: Micros = Micros::from_secs(10);
+const SHARED_LOOK: Micros = Micros::from_secs(15);
 
 /// Starts every loop of the background.
 pub(super) async fn start(
@@ -166,7 +166,13 @@ fn relay(clients: &Clients) -> Arc<Relay> {
         scheduler: clients.one_time.clone(),
         wake: clients.wake.clone(),
     };
-    Arc::new(Relay::new(ports, RelaySettings { bus: clients::BUS.into(), ..RelaySettings::default() }))
+    let defaults = RelaySettings { bus: clients::BUS.into(), ..RelaySettings::default() };
+    let settings = match clients.shared {
+        // Rows of other replicas are told by the database's changes.
+        true => RelaySettings { fallback: Micros::from_secs(5), idle_fallback: SHARED_LOOK, ..defaults },
+        false => defaults,
+    };
+    Arc::new(Relay::new(ports, settings))
 }
 
 /// The prober of this market. It is made anew with each leadership, so that it goes on from what the last one wrote.

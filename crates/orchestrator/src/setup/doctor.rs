@@ -13,7 +13,7 @@ use super::host::data_dir;
 use crate::{
     config::{
         Config,
-        section::{CacheBackend, DatabaseBackend, Settlement, StorageBackend},
+        section::{CacheBackend, DatabaseBackend, Dispatch, Settlement, StorageBackend},
     },
     error::ErrorCode,
     resource::{Resource as _, check::Finding},
@@ -119,9 +119,23 @@ async fn remote(config: &Config) -> Vec<Checkup> {
     if config.cache.backend == CacheBackend::Redis {
         checks.push_back(redis(config).map(|one| vec![one]).boxed());
     }
-    #[cfg(not(any(feature = "mongodb", feature = "aws", feature = "redis")))]
+    #[cfg(feature = "kafka")]
+    if config.jobs.dispatch == Dispatch::Kafka {
+        checks.push_back(kafka(config).map(|one| vec![one]).boxed());
+    }
+    #[cfg(not(any(feature = "mongodb", feature = "aws", feature = "redis", feature = "kafka")))]
     let _ = (config, &mut checks);
     checks.collect::<Vec<_>>().await.into_iter().flatten().collect()
+}
+
+/// What an examination found.
+#[cfg(any(feature = "redis", feature = "kafka"))]
+fn examined(check: crate::resource::check::Check) -> Answer {
+    Answer {
+        version: check.version,
+        latency: Some(Duration::from_micros(check.latency.get())),
+        findings: check.findings,
+    }
 }
 
 #[cfg(feature = "mongodb")]
@@ -180,16 +194,27 @@ fn redis(config: &Config) -> BoxFuture<'static, Checkup> {
             fix: "look at cache.url and whether the server runs; until then the daemon goes on without its cache, slower".into(),
         }
         };
-        let server = RedisCache::new(&settings).map_err(silent)?.server().await.map_err(silent)?;
-        let mut answer =
-            Answer { version: Some(format!("{} {}", server.version, server.mode)), ..Answer::default() };
-        if server.max_memory > 0 && server.eviction == "noeviction" {
-            answer.find(
-                "it refuses writes when its memory is full",
-                "set maxmemory-policy to allkeys-lru: what is forgotten here costs time only",
-            );
+        let cache = RedisCache::new(&settings).map_err(silent)?;
+        Ok(examined(crate::resource::redis::examine(&cache).await))
+    })
+}
+
+#[cfg(feature = "kafka")]
+fn kafka(config: &Config) -> BoxFuture<'static, Checkup> {
+    use std::sync::Arc;
+
+    use crate::client::{clock::SystemClock, job_queue::KafkaJobQueue};
+    let settings = super::backends::kafka_settings(config);
+    check("job queue", format!("kafka {}", settings.brokers), async move {
+        let silent = |error: crate::core::client::queue::QueueError| {
+            Finding {
+            what: crate::error::chain(&error),
+            fix: "look at kafka.brokers, and whether the brokers run and tell clients an address that can be reached"
+                .into(),
         }
-        Ok(answer)
+        };
+        let queue = KafkaJobQueue::new(&settings, Arc::new(SystemClock::new())).map_err(silent)?;
+        Ok(examined(crate::resource::kafka::examine(&queue).await))
     })
 }
 

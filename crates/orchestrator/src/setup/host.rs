@@ -54,7 +54,9 @@ async fn remote(config: &Config) -> Result<Vec<Arc<dyn RemoteResource>>> {
     if let Some(database) = backends::database_layout(config).await? {
         resources.push(database);
     }
-    #[cfg(not(any(feature = "aws", feature = "mongodb")))]
+    #[cfg(feature = "kafka")]
+    resources.extend(backends::topics(config));
+    #[cfg(not(any(feature = "aws", feature = "mongodb", feature = "kafka")))]
     let _ = (config, &mut resources);
     Ok(resources)
 }

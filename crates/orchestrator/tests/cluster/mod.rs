@@ -5,6 +5,7 @@
 mod aws_like;
 #[cfg(all(feature = "eventbridge", feature = "sns", feature = "redis"))]
 mod doctor;
+mod meddler;
 #[cfg(all(feature = "eventbridge", feature = "sns", feature = "redis"))]
 mod mongo_like;
 #[cfg(all(feature = "eventbridge", feature = "sns", feature = "redis"))]

@@ -1,17 +1,16 @@
 //! What three replicas must survive, under load, on real servers. In the end everything that was acknowledged is held against
 //! what the market says, and the provider's own counts tell that nothing took hold twice.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
-use orchestrator::core::{
-    client::queue::{NewMessage, QueueClient},
-    market::quantity::Micros,
+use super::{
+    meddler,
+    servers::variable,
+    world::{Cluster, REPLICAS},
 };
-
-use super::world::{Cluster, REPLICAS};
 use crate::daemon::{
     harness::wait_for,
-    load::{Dice, Load, judge},
+    load::{Load, judge},
 };
 
 const CONSUMERS: u64 = 3;
@@ -75,37 +74,14 @@ async fn replicas_are_killed_one_after_another_and_database_and_cache_go_away() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_are_dropped_doubled_delayed_and_shuffled() {
-    let cluster = Cluster::start().await;
-    let queues = cluster.queues().await;
+    let (endpoint, tally) = meddler::start(&variable("ORCHESTRATOR_TEST_AWS_ENDPOINT"), 5).await;
+    let cluster = Cluster::start_at(&endpoint).await;
     let load = under_load(&cluster, 22).await;
-    let mut dice = Dice::new(5);
-    let names: Vec<String> =
-        ["provision", "release", "purge", "sla_check", "seal_block", "rotate_credential"]
-            .iter()
-            .map(|kind| format!("jobs-{kind}-process"))
-            .chain(["triggers".to_owned()])
-            .collect();
-    let mut meddled = 0;
-    for _ in 0..60 {
-        let name = &names[usize::try_from(dice.below(names.len() as u64)).unwrap()];
-        if dice.below(6) == 0 {
-            queues.purge(name).await.unwrap();
-            continue;
-        }
-        let mut taken = queues.receive(name, 10, Micros::from_secs(2), Micros::from_secs(1)).await.unwrap();
-        taken.reverse();
-        let mut again = Vec::new();
-        for message in &taken {
-            for _ in 0..=dice.below(3) {
-                let delay = Micros::from_secs(dice.below(4));
-                again.push(NewMessage { body: message.body.clone(), delay });
-            }
-        }
-        meddled += again.len();
-        queues.send(name, again).await.unwrap();
-    }
-    assert!(meddled > 0, "there was never a message to meddle with");
+    pass(Duration::from_secs(20)).await;
     judge_and_end(cluster, load).await;
+    for count in [&tally.lost, &tally.doubled, &tally.delayed] {
+        assert!(count.load(Ordering::Relaxed) > 0, "the queue was left alone: {tally:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

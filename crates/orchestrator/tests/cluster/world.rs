@@ -8,11 +8,6 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use orchestrator::client::{
-    aws::{AwsClients, AwsSettings},
-    clock::SystemClock,
-    queue::{QueueAttributes, SqsQueue},
-};
 use serde_json::json;
 
 use super::servers::{OwnServer, Proxy, variable};
@@ -70,8 +65,6 @@ pub struct Cluster {
     pub operator: Api,
     /// The provider's admin API.
     pub provider: Api,
-    /// The queues' names begin with it.
-    pub prefix: String,
     _front: Proxy,
     _provider: Provider,
     _shared: tempfile::TempDir,
@@ -96,6 +89,11 @@ fn rand_byte() -> u8 {
 impl Cluster {
     /// Sets up, starts the replicas, and registers the provider with one unit.
     pub async fn start() -> Self {
+        Self::start_at(&variable("ORCHESTRATOR_TEST_AWS_ENDPOINT")).await
+    }
+
+    /// The same, with another way to the queues.
+    pub async fn start_at(aws: &str) -> Self {
         let (mongodb, redis) = tokio::join!(
             OwnServer::start("ORCHESTRATOR_TEST_MONGODB_COMMAND"),
             OwnServer::start("ORCHESTRATOR_TEST_REDIS_COMMAND")
@@ -105,7 +103,7 @@ impl Cluster {
         let mut replicas = Vec::new();
         for _ in 0..REPLICAS {
             let wire = Proxy::to(vec![at(mongodb.port)]).await;
-            let place = place(&wire, &redis, &prefix, shared.path());
+            let place = place(&wire, &redis, aws, &prefix, shared.path());
             replicas.push(Replica { place, running: None, wire });
         }
         replicas[0].place.cli(&["setup"]).await.ends(0, &["everything is ready"]);
@@ -120,17 +118,7 @@ impl Cluster {
         let (own, admin, token) = provider().await;
         let provider = Api::new(&admin, &token);
         register(&operator, &admin, &token).await;
-        Self {
-            mongodb,
-            redis,
-            replicas,
-            operator,
-            provider,
-            prefix,
-            _front: front,
-            _provider: own,
-            _shared: shared,
-        }
+        Self { mongodb, redis, replicas, operator, provider, _front: front, _provider: own, _shared: shared }
     }
 
     /// Stops every replica in order.
@@ -140,17 +128,6 @@ impl Cluster {
                 running.stop_well().await;
             }
         }
-    }
-
-    /// The queues of this cluster, for a test that meddles with their messages.
-    pub async fn queues(&self) -> SqsQueue {
-        let settings = AwsSettings {
-            endpoint: variable("ORCHESTRATOR_TEST_AWS_ENDPOINT"),
-            prefix: self.prefix.clone(),
-            ..AwsSettings::default()
-        };
-        let clients = AwsClients::new(&settings).await.unwrap();
-        SqsQueue::new(clients, std::sync::Arc::new(SystemClock::new()), QueueAttributes::default())
     }
 
     /// Everything that the replicas have logged.
@@ -171,9 +148,8 @@ pub fn vault_key(shared: &std::path::Path) -> PathBuf {
 }
 
 /// Where a replica runs: months and minutes in seconds, and leases that a test can wait for.
-fn place(wire: &Proxy, redis: &OwnServer, prefix: &str, shared: &std::path::Path) -> Place {
+fn place(wire: &Proxy, redis: &OwnServer, aws: &str, prefix: &str, shared: &std::path::Path) -> Place {
     let vault = vault_key(shared);
-    let endpoint = variable("ORCHESTRATOR_TEST_AWS_ENDPOINT");
     let settings = [
         ("database.backend", "mongodb".to_owned()),
         ("database.url", format!("mongodb://{}/?directConnection=true", wire.address)),
@@ -186,7 +162,7 @@ fn place(wire: &Proxy, redis: &OwnServer, prefix: &str, shared: &std::path::Path
         ("jobs.heartbeat", "1s".to_owned()),
         ("cache.backend", "redis".to_owned()),
         ("cache.url", format!("redis://127.0.0.1:{}", redis.port)),
-        ("aws.endpoint", endpoint),
+        ("aws.endpoint", aws.to_owned()),
         ("aws.region", "us-east-1".to_owned()),
         ("aws.prefix", prefix.to_owned()),
         ("provider.cohosted", "false".to_owned()),

@@ -9,6 +9,8 @@ mod database;
 mod database_model;
 mod event_bus;
 mod job_queue;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 mod notification;

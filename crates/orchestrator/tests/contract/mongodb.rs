@@ -160,7 +160,7 @@ async fn faults_of_the_server_leave_a_changeset_done_once_or_not_at_all() {
 async fn a_server_that_keeps_failing_is_unavailable_and_nothing_is_written() {
     let _turn = FAULTS.lock().await;
     let (settings, _drops) = settings();
-    let settings = MongoSettings { timeout: Duration::from_millis(300), ..settings };
+    let settings = MongoSettings { timeout: Duration::from_secs(1), ..settings };
     let db = connect(&settings).await;
     for fault in [
         doc! { "failCommands": ["insert"], "errorCode": 112, "errorLabels": ["TransientTransactionError"] },
@@ -262,6 +262,28 @@ async fn two_that_require_what_the_other_changes_do_not_both_pass() {
         let on = Filter::Ids(vec![a, b]).and(Filter::eq("on", true));
         assert_eq!(one.count(JOBS, on).await.unwrap(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_change_one_document_lose_nothing() {
+    let (settings, _drops) = settings();
+    let clients = [connect(&settings).await, connect(&settings).await];
+    put(&clients[0], "counter", json!({"n": 100})).await;
+    let commits = (0..24).map(|n: usize| {
+        let db = Arc::clone(&clients[n % 2]);
+        tokio::spawn(async move {
+            let mut changes = Changeset::new();
+            changes.insert_json(JOBS, format!("j{n:02}"), &json!({}));
+            changes.add(JOBS, "counter", "n", -5, 0);
+            db.commit(changes).await
+        })
+    });
+    let results: Vec<_> = join_all(commits).await.into_iter().map(Result::unwrap).collect();
+    let (good, bad): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!((good.len(), bad.len()), (20, 4));
+    assert!(bad.iter().all(|one| matches!(one, Err(DatabaseError::BelowFloor { .. }))), "{bad:?}");
+    assert_eq!(body(&clients[1], "counter").await, json!({"n": 0}));
+    assert_eq!(clients[1].count(JOBS, Filter::IdPrefix("j".into())).await.unwrap(), 20);
 }
 
 #[tokio::test]

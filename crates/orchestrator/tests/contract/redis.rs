@@ -149,3 +149,14 @@ async fn the_server_tells_its_version() {
     assert!(server.version.starts_with(|first: char| first.is_ascii_digit()), "{server:?}");
     assert_eq!(server.mode, "standalone");
 }
+
+#[tokio::test]
+async fn the_doctor_names_what_is_wrong() {
+    let fine = orchestrator::resource::redis::examine(&RedisCache::new(&settings()).unwrap()).await;
+    assert!(fine.version.as_deref().is_some_and(|version| version.starts_with("redis ")), "{fine:?}");
+    assert!(fine.is_ready(), "{fine:?}");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nobody = RedisCache::new(&RedisSettings::new(format!("redis://127.0.0.1:{port}"), "x")).unwrap();
+    let found = orchestrator::resource::redis::examine(&nobody).await;
+    assert!(found.version.is_none() && found.findings[0].fix.contains("cache.url"), "{found:?}");
+}

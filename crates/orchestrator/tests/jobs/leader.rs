@@ -95,7 +95,7 @@ async fn exactly_one_leads_and_the_next_one_takes_over() {
     // Stopped in order: it gives the lease back.
     first.stop.cancel();
     first.task.await.unwrap();
-    pass(&clock, 6).await;
+    pass(&clock, 11).await;
     assert!(second.leads());
 
     // Killed: nobody gives anything back; the lease must run out.

@@ -9,6 +9,7 @@ pub(crate) mod rules;
 use std::{sync::Arc, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_sts::config::SharedHttpClient;
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
@@ -79,10 +80,14 @@ fn timeouts(attempt: Duration, call: Duration) -> TimeoutConfig {
         .build()
 }
 
+/// The connections of one process.
+fn http() -> SharedHttpClient {
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
 fn loader(settings: &AwsSettings) -> aws_config::ConfigLoader {
-    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(http())
         .timeout_config(timeouts(ATTEMPT, CALL))
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS));
     if !settings.region.is_empty() {
@@ -206,5 +211,33 @@ impl AwsClients {
     #[cfg(feature = "sns")]
     pub(crate) fn sns(&self) -> &aws_sdk_sns::Client {
         &self.shared.sns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::{profile::ProfileFileCredentialsProvider, provider_config::ProviderConfig};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn missing_credentials_and_a_missing_region_are_told_with_what_to_set() {
+        let settings = AwsSettings {
+            endpoint: "http://127.0.0.1:9".into(),
+            region: "r".into(),
+            ..AwsSettings::default()
+        };
+        let provider = ProviderConfig::empty().with_http_client(http());
+        let none = ProfileFileCredentialsProvider::builder().configure(&provider);
+        let none = none.profile_name("a profile that nobody has").build();
+        let config = loader(&settings).credentials_provider(none).load().await;
+        let error = AwsClients::build(&settings, &config).unwrap().identity().await.unwrap_err();
+        assert_eq!(error.fault, Fault::NoCredentials, "{}", crate::error::chain(&error));
+        assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
+
+        let nowhere = config.into_builder().region(None).build();
+        let error = AwsClients::build(&settings, &nowhere).err().unwrap();
+        assert_eq!(error.fault, Fault::NoRegion);
+        assert!(error.to_string().contains("aws.region"), "{error}");
     }
 }

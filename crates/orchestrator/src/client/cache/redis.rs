@@ -143,9 +143,7 @@ impl RedisCache {
     /// # Errors
     /// When it can't be reached, or doesn't let this user ask.
     pub async fn server(&self) -> Result<RedisServer, CacheError> {
-        let mut info = redis::cmd("INFO");
-        info.arg("everything");
-        let text: String = self.query(info).await?;
+        let text: String = self.query(redis::cmd("INFO")).await?;
         let field = |name: &str| {
             let value =
                 |line: &str| line.strip_prefix(name)?.strip_prefix(':').map(str::trim).map(str::to_owned);

@@ -28,16 +28,16 @@ pub struct OverQueue {
 
 /// The text of a hint.
 #[derive(Serialize, Deserialize)]
-struct Hint {
-    job: JobId,
+pub(super) struct Hint {
+    pub(super) job: JobId,
 }
 
-fn hint(job: JobId) -> Result<String, QueueError> {
+pub(super) fn hint(job: JobId) -> Result<String, QueueError> {
     serde_json::to_string(&Hint { job }).map_err(|error| QueueError::Invalid(error.to_string()))
 }
 
 /// What a dead letter is sent back as: a job's bare id becomes a hint again, anything else stays as it is.
-fn hint_of(letter: &str) -> Result<String, QueueError> {
+pub(super) fn hint_of(letter: &str) -> Result<String, QueueError> {
     letter.parse().map_or_else(|_| Ok(letter.to_owned()), hint)
 }
 

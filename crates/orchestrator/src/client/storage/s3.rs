@@ -12,7 +12,7 @@ use aws_sdk_s3::{
     Client,
     config::http::HttpResponse,
     error::{ProvideErrorMetadata, SdkError},
-    operation::upload_part::UploadPartOutput,
+    operation::{create_multipart_upload::CreateMultipartUploadError, upload_part::UploadPartOutput},
     presigning::PresigningConfig,
     primitives::{ByteStream as Body, DateTime},
     types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
@@ -115,14 +115,24 @@ impl S3Storage {
         Ok(())
     }
 
+    /// Begins an upload. In a task of its own: whoever waits for it may go away while S3 has begun it already, and then it
+    /// must be aborted, too.
+    async fn begin(&self, key: String) -> Result<Upload, StorageError> {
+        let (client, bucket) = (self.client.clone(), self.bucket.clone());
+        let begin = async move {
+            let create = client.create_multipart_upload().bucket(&bucket).key(&key);
+            // The parts' own checksums are those of the whole, so that S3 checks what it puts together.
+            let created = create.checksum_algorithm(ChecksumAlgorithm::Crc32).send().await?;
+            let id = created.upload_id.unwrap_or_default();
+            Ok(Upload { client, bucket, key, id, open: true })
+        };
+        let begun = tokio::spawn(begin).await.map_err(|lost| StorageError::Unavailable(Box::new(lost)))?;
+        begun.map_err(|error: SdkError<CreateMultipartUploadError, _>| self.failed("s3:PutObject", error))
+    }
+
     /// Uploads `first` and what follows in parts.
     async fn put_parts(&self, key: String, first: Bytes, mut rest: Parts) -> Result<u64, StorageError> {
-        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(&key);
-        // The parts' own checksums are those of the whole, so that S3 checks what it puts together.
-        let create = create.checksum_algorithm(ChecksumAlgorithm::Crc32).send().await;
-        let created = create.map_err(|error| self.failed("s3:PutObject", error))?;
-        let id = created.upload_id.unwrap_or_default();
-        let upload = Upload { client: self.client.clone(), bucket: self.bucket.clone(), key, id, open: true };
+        let upload = self.begin(key).await?;
         let sent = async {
             let (mut size, mut done, mut part) = (0_u64, Vec::new(), Some(first));
             while let Some(bytes) = part {

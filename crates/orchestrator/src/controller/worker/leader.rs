@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Longest time between two tries to take a lease that another replica holds.
-const LOOK: Micros = Micros::from_secs(5);
+const LOOK: Micros = Micros::from_secs(10);
 /// Time to the next try when the database did not answer.
 const RETRY: Micros = Micros::from_secs(1);
 

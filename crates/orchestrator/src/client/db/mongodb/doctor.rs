@@ -52,10 +52,11 @@ pub struct Inspection {
     pub clock_skew: Micros,
     /// Whether the server's clock is ahead of ours.
     pub server_ahead: bool,
-    /// Collections and indexes that are missing or different; `setup` mends them.
+    /// Collections and indexes that are missing or different; `connect` mends them. Empty, too, when the user may not
+    /// look: then that is among the missing permissions.
     pub drift: Vec<Drift>,
     /// What the user may not do in the database but must: names of actions, such as `createIndex`. Empty, too, when the
-    /// server asks for no user.
+    /// server asks for no user, or does not tell.
     pub missing_permissions: Vec<&'static str>,
 }
 
@@ -138,6 +139,11 @@ async fn permissions(database: &Database) -> Result<Vec<&'static str>> {
         return Ok(Vec::new());
     }
     let privileges = about.get_array("authenticatedUserPrivileges").map(Vec::as_slice).unwrap_or_default();
+    let roles = about.get_array("authenticatedUserRoles").map(Vec::as_slice).unwrap_or_default();
+    if privileges.is_empty() && !roles.is_empty() {
+        // Some servers speak of roles only, and these mean what somebody made them mean.
+        return Ok(Vec::new());
+    }
     Ok(missing(privileges, database.name()))
 }
 
@@ -168,6 +174,10 @@ impl MongoDatabase {
                     greeting.get_datetime("localTime").map_or(0, |at| at.timestamp_millis() * 1_000 - middle);
             }
         }
+        let missing_permissions = permissions(&database).await?;
+        let blind = missing_permissions.iter().any(|action| action.starts_with("list"));
+        let drift =
+            if blind { Vec::new() } else { layout::drift(&database, schema, self.settings.expire).await? };
         let build = database.run_command(doc! { "buildInfo": 1 }).await.map_err(fault)?;
         Ok(Inspection {
             version: build.get_str("version").unwrap_or("unknown").to_owned(),
@@ -176,8 +186,8 @@ impl MongoDatabase {
             round_trip,
             clock_skew: Micros(skew.unsigned_abs()),
             server_ahead: skew > 0,
-            drift: layout::drift(&database, schema, self.settings.expire).await?,
-            missing_permissions: permissions(&database).await?,
+            drift,
+            missing_permissions,
         })
     }
 }

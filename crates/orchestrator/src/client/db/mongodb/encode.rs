@@ -217,7 +217,9 @@ fn write_value(out: &mut String, value: RawBsonRef<'_>) -> Written {
             }
             out.push(']');
         }
-        other => return Err(Fault(format!("a value of type {:?} is no JSON", other.element_type()))),
+        // No JSON: a value that no entity takes, so that whoever reads this one document meets it, and sets it aside,
+        // and a page that it stands in is read none the less.
+        other => write!(out, "{{\"$bson\":{}}}", serde_json::to_string(&format!("{other:?}"))?)?,
     }
     Ok(())
 }
@@ -298,6 +300,14 @@ mod tests {
             let text = format!("{{\"a\":{number}}}");
             assert_eq!(round(&text), text);
         }
+    }
+
+    #[test]
+    fn what_somebody_wrote_by_hand_hides_nothing() {
+        let strange = ::mongodb::bson::doc! { "a": 1, "b": [1.5, { "c": ::mongodb::bson::oid::ObjectId::new() }], "d%": "x" };
+        let read: Value = serde_json::from_str(&canonical(&strange).unwrap()).unwrap();
+        assert_eq!((&read["a"], &read["b"][0], &read["d%"]), (&json!(1), &json!(1.5), &json!("x")));
+        assert!(read["b"][1]["c"]["$bson"].is_string(), "{read}");
     }
 
     #[test]

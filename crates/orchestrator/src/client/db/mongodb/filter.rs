@@ -1,8 +1,8 @@
 //! Filters and pages in the server's words.
 //!
 //! A sort over a field of mixed types is not the server's (it puts booleans behind objects), and what is no plain value
-//! is all alike to us: so a page is asked for type by type, each in one question that an index answers in order. Nearly
-//! every question limits its sort's field to one type, and so needs one.
+//! is all alike to us. Nearly every query limits its sort's field to one type, or meets none of these, and is one
+//! question, which an index answers in order. When it does meet them, it is asked again, type by type.
 
 use ::mongodb::{
     ClientSession,
@@ -11,7 +11,10 @@ use ::mongodb::{
 
 use super::{Table, encode, fault::Trouble};
 use crate::{
-    client::db::value::{self, Key},
+    client::db::{
+        scan,
+        value::{self, Key},
+    },
     core::client::database::{Cursor, Document, Filter, Query, Result, Scalar, Sort},
 };
 
@@ -210,6 +213,42 @@ fn parts(table: &Table, query: &Query) -> Vec<Part> {
     parts
 }
 
+/// One question for the whole page, where more than one type is possible: right as long as no boolean and nothing
+/// unordered is among the answers, which the server puts elsewhere than we do. `None` when that is known before.
+fn whole(table: &Table, query: &Query) -> Option<Part> {
+    let path = value::sort_field(&query.sort)?;
+    let field = encode::field(path);
+    let down = value::descending(&query.sort);
+    let (beyond, direction) = if down { ("$lt", -1) } else { ("$gt", 1) };
+    if possible(&query.filter, path).count_ones() < 2 {
+        return None;
+    }
+    let mut all = vec![table.filter(&query.filter)];
+    if let Some(cursor) = &query.after {
+        let key = Key::from(&cursor.key);
+        let start = Bracket::of(&key);
+        let key = encode::plain(&key).filter(|_| common(start))?;
+        let mut any = vec![doc! { &field: key.clone(), "_id": doc! { beyond: &cursor.id } }];
+        if start.ordered() {
+            any.push(doc! { &field: doc! { beyond: key } });
+        }
+        let later = Bracket::ALL.into_iter().filter(|one| if down { *one < start } else { *one > start });
+        for bracket in later {
+            any.push(match bracket {
+                Bracket::Null => doc! { &field: Bson::Null },
+                other => doc! { &field: { "$type": other.kind() } },
+            });
+        }
+        all.push(doc! { "$or": any });
+    }
+    Some(Part { filter: doc! { "$and": all }, sort: doc! { field: direction, "_id": direction } })
+}
+
+/// Types that the server sorts as we do.
+const fn common(bracket: Bracket) -> bool {
+    matches!(bracket, Bracket::Null | Bracket::Int | Bracket::Text)
+}
+
 /// The first `limit` documents of a query's order. Inside a transaction they are what it sees.
 pub(super) async fn page(
     table: &Table,
@@ -217,33 +256,48 @@ pub(super) async fn page(
     limit: usize,
     mut session: Option<&mut ClientSession>,
 ) -> Result<Vec<Document>, Trouble> {
+    if let Some(part) = whole(table, query) {
+        let documents = ask(table, part, limit, session.as_deref_mut()).await?;
+        let path = value::sort_field(&query.sort).unwrap_or_default();
+        if documents.iter().all(|document| common(Bracket::of(&scan::key(&document.body, path)))) {
+            return Ok(documents);
+        }
+    }
     let mut documents = Vec::new();
-    for Part { filter, sort } in parts(table, query) {
+    for part in parts(table, query) {
         let left = limit - documents.len();
         if left == 0 {
             break;
         }
-        let take = |raw: &RawDocument| encode::decode(table.spec.collection, raw);
-        // One reply with all: asked for one more than the limit, the server leaves no cursor open.
-        let batch = u32::try_from(left + 1).unwrap_or(u32::MAX);
-        let find = table
-            .documents
-            .find(filter)
-            .sort(sort)
-            .limit(i64::try_from(left).unwrap_or(i64::MAX))
-            .batch_size(batch);
-        match session.as_deref_mut() {
-            None => {
-                let mut cursor = find.max_time(table.timeout).await?;
-                while cursor.advance().await? {
-                    documents.push(take(cursor.current())?);
-                }
+        documents.append(&mut ask(table, part, left, session.as_deref_mut()).await?);
+    }
+    Ok(documents)
+}
+
+/// The answers to one question, at most `limit`.
+async fn ask(
+    table: &Table,
+    Part { filter, sort }: Part,
+    limit: usize,
+    session: Option<&mut ClientSession>,
+) -> Result<Vec<Document>, Trouble> {
+    let mut documents = Vec::new();
+    let take = |raw: &RawDocument| encode::decode(table.spec.collection, raw);
+    // One reply with all: asked for one more than the limit, the server leaves no cursor open.
+    let batch = u32::try_from(limit + 1).unwrap_or(u32::MAX);
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let find = table.documents.find(filter).sort(sort).limit(limit).batch_size(batch);
+    match session {
+        None => {
+            let mut cursor = find.max_time(table.timeout).await?;
+            while cursor.advance().await? {
+                documents.push(take(cursor.current())?);
             }
-            Some(session) => {
-                let mut cursor = find.session(&mut *session).await?;
-                while cursor.advance(session).await? {
-                    documents.push(take(cursor.current())?);
-                }
+        }
+        Some(session) => {
+            let mut cursor = find.session(&mut *session).await?;
+            while cursor.advance(session).await? {
+                documents.push(take(cursor.current())?);
             }
         }
     }
