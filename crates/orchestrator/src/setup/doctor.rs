@@ -13,7 +13,7 @@ use super::host::data_dir;
 use crate::{
     config::{
         Config,
-        section::{CacheBackend, DatabaseBackend, Dispatch, Settlement, StorageBackend},
+        section::{DatabaseBackend, Settlement, StorageBackend},
     },
     error::ErrorCode,
     resource::{Resource as _, check::Finding},
@@ -116,11 +116,11 @@ async fn remote(config: &Config) -> Vec<Checkup> {
         checks.push_back(aws(config.clone()).boxed());
     }
     #[cfg(feature = "redis")]
-    if config.cache.backend == CacheBackend::Redis {
+    if config.cache.backend == crate::config::section::CacheBackend::Redis {
         checks.push_back(redis(config).map(|one| vec![one]).boxed());
     }
     #[cfg(feature = "kafka")]
-    if config.jobs.dispatch == Dispatch::Kafka {
+    if config.jobs.dispatch == crate::config::section::Dispatch::Kafka {
         checks.push_back(kafka(config).map(|one| vec![one]).boxed());
     }
     #[cfg(not(any(feature = "mongodb", feature = "aws", feature = "redis", feature = "kafka")))]
@@ -237,14 +237,11 @@ async fn aws(config: Config) -> Vec<Checkup> {
         Ok(Some(resources)) => resources,
         Ok(None) => return Vec::new(),
         Err(error) => {
-            return silent(Finding { what: error.to_string(), fix: "set aws.region, or AWS_REGION".into() });
+            return silent(Finding {
+                what: crate::error::chain(&error),
+                fix: "set aws.region, or AWS_REGION".into(),
+            });
         }
-    };
-    let Ok(checks) = tokio::time::timeout(PATIENCE, resources.check()).await else {
-        return silent(Finding {
-            what: format!("it did not answer within {} s", PATIENCE.as_secs()),
-            fix: "look at aws.endpoint and aws.region, and whether a firewall lies between".into(),
-        });
     };
     #[expect(clippy::cast_precision_loss, reason = "milliseconds for people")]
     let checkup = |check: crate::resource::check::Check| Checkup {
@@ -254,7 +251,7 @@ async fn aws(config: Config) -> Vec<Checkup> {
         version: check.version,
         findings: check.findings,
     };
-    checks.into_iter().map(checkup).collect()
+    resources.check().await.into_iter().map(checkup).collect()
 }
 
 fn data_directory(config: &Config) -> BoxFuture<'static, Checkup> {

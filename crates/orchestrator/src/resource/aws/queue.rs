@@ -135,9 +135,11 @@ impl Item for Queue {
         let in_flight = got.attributes().and_then(|all| all.get(&name)).and_then(|text| text.parse().ok());
         Ok(in_flight.filter(|count| *count >= MANY_IN_FLIGHT).map(|count: u64| Strain {
             what: format!(
-                "is full, or nearly: {count} messages were received and not finished; SQS gives out no more                  beyond {MAX_IN_FLIGHT}, without saying so"
+                "is full, or nearly: {count} messages were received and not finished; SQS gives out no more \
+                 beyond {MAX_IN_FLIGHT}, without saying so"
             ),
-            fix: "find the receivers that take and do not finish: stop what else reads these queues, mend replicas that                   hang, and let the rest come back after queue.visibility",
+            fix: "find the receivers that take and do not finish: stop what else reads these queues, mend replicas that \
+                  hang, and let the rest come back after queue.visibility",
         }))
     }
 
