@@ -9,7 +9,7 @@
 mod backends;
 mod background;
 mod clients;
-#[cfg(feature = "sqs")]
+#[cfg(feature = "aws")]
 mod cloud;
 mod daemon;
 mod doctor;

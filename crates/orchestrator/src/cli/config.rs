@@ -9,7 +9,7 @@ use super::{ConfigArgs, Failure, Outcome, output};
 pub enum ConfigCommand {
     /// Tell everything that is wrong with the configuration, with its place.
     Check(ConfigArgs),
-    /// Print the configuration that is in force after all layers.
+    /// Print the configuration that is in force after all layers, without passwords in addresses.
     Show(ShowArgs),
 }
 
@@ -34,7 +34,7 @@ pub fn run(command: &ConfigCommand) -> Outcome {
             output::line("the configuration is valid")
         }
         ConfigCommand::Show(args) => {
-            let config = args.config.load()?;
+            let config = args.config.load()?.masked();
             if args.json {
                 return output::json(&config);
             }

@@ -2,12 +2,14 @@
 //! reported all at once, each with its place.
 
 mod load;
+mod masked;
 pub mod section;
 mod value;
 
 use std::fmt;
 
 pub use load::{Layers, load};
+pub use masked::masked;
 use serde::{Deserialize, Serialize};
 pub use value::{HumanDuration, HumanSize};
 

@@ -92,6 +92,9 @@ pub struct Clients {
     pub da: Arc<dyn DaClient>,
     pub providers: Arc<dyn ProviderDirectory>,
     pub probe: Arc<dyn ProbeClient>,
+    /// What the ports at AWS share, where there are any.
+    #[cfg(feature = "aws")]
+    pub aws: Option<crate::client::aws::AwsClients>,
 }
 
 /// Opens everything. `co_hosted` is the built-in provider of this process, if it has one.
@@ -187,6 +190,8 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         da,
         providers,
         probe,
+        #[cfg(feature = "aws")]
+        aws: cloud.aws,
     })
 }
 

@@ -4,22 +4,44 @@ use std::sync::Arc;
 
 use super::{backends, clients::BUS};
 use crate::{
-    client::{
-        aws::AwsClients,
-        job_queue::{OverQueue, SqsJobQueue, SqsJobQueueSettings},
-    },
+    client::aws::AwsClients,
     config::{
         Config,
-        section::{
-            Dispatch, EventsBackend, NotificationBackend, QueueBackend, ScheduleBackend, StorageBackend,
-        },
+        section::{EventsBackend, NotificationBackend, ScheduleBackend, StorageBackend},
     },
     controller::worker::trigger_consumer::TRIGGER_QUEUE,
-    core::job::JobKind,
     error::Result,
     resource::aws::{AwsLayout, AwsResources, Owner, QueueSpec, ScheduleSpec},
     service::outbox::ALERT_TOPIC,
 };
+
+/// A port at AWS that can't be asked by itself whether it answers.
+pub struct Aside {
+    /// Which port it serves.
+    pub port: &'static str,
+    /// The one resource that stands for the port.
+    pub resources: AwsResources,
+}
+
+/// Bus, topic and schedules, each with the resource to look at.
+pub fn asides(config: &Config, clients: &AwsClients) -> Vec<Aside> {
+    let AwsLayout { bus, topic, schedules, .. } = layout(config);
+    let one = schedules.into_iter().take(1).collect::<Vec<_>>();
+    let mut asides = Vec::new();
+    let mut add = |port, layout| {
+        asides.push(Aside { port, resources: AwsResources::new(clients.clone(), layout) });
+    };
+    if bus.is_some() {
+        add("events", AwsLayout { bus, ..AwsLayout::default() });
+    }
+    if topic.is_some() {
+        add("notification", AwsLayout { topic, ..AwsLayout::default() });
+    }
+    if !one.is_empty() {
+        add("schedule", AwsLayout { schedules: one, ..AwsLayout::default() });
+    }
+    asides
+}
 
 /// Everything at AWS that the configuration needs; `None` when it needs nothing.
 pub async fn resources(config: &Config) -> Result<Option<Arc<AwsResources>>> {
@@ -44,7 +66,19 @@ fn layout(config: &Config) -> AwsLayout {
     }
 }
 
+/// Without SQS in the build no configuration has queues there.
+#[cfg(not(feature = "sqs"))]
+const fn queues(_: &Config) -> Vec<QueueSpec> {
+    Vec::new()
+}
+
+#[cfg(feature = "sqs")]
 fn queues(config: &Config) -> Vec<QueueSpec> {
+    use crate::{
+        client::job_queue::{OverQueue, SqsJobQueue, SqsJobQueueSettings},
+        config::section::{Dispatch, QueueBackend},
+        core::job::JobKind,
+    };
     let settings =
         SqsJobQueueSettings { visibility: config.queue.visibility.0, ..SqsJobQueueSettings::default() };
     let plain = |name: String| QueueSpec {

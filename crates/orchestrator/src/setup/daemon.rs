@@ -198,7 +198,7 @@ fn api_state(
         work: clients.work.clone(),
         cache: clients.cache.clone(),
         feed: clients.feed.clone(),
-        dependencies: readiness::of(clients),
+        dependencies: readiness::of(config, clients),
         metrics: metrics_handle().map(|handle| -> route::RenderMetrics { Arc::new(move || handle.render()) }),
         closing,
         keys: services.keys,

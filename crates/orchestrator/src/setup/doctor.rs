@@ -13,7 +13,7 @@ use super::host::data_dir;
 use crate::{
     config::{
         Config,
-        section::{CacheBackend, DatabaseBackend, Dispatch, Settlement, StorageBackend},
+        section::{DatabaseBackend, Settlement, StorageBackend},
     },
     error::ErrorCode,
     resource::{Resource as _, check::Finding},
@@ -111,19 +111,19 @@ async fn remote(config: &Config) -> Vec<Checkup> {
     if config.database.backend == DatabaseBackend::Mongodb {
         checks.push_back(mongodb(config).map(|one| vec![one]).boxed());
     }
-    #[cfg(feature = "sqs")]
+    #[cfg(feature = "aws")]
     if super::backends::uses_aws(config) {
         checks.push_back(aws(config.clone()).boxed());
     }
     #[cfg(feature = "redis")]
-    if config.cache.backend == CacheBackend::Redis {
+    if config.cache.backend == crate::config::section::CacheBackend::Redis {
         checks.push_back(redis(config).map(|one| vec![one]).boxed());
     }
     #[cfg(feature = "kafka")]
-    if config.jobs.dispatch == Dispatch::Kafka {
+    if config.jobs.dispatch == crate::config::section::Dispatch::Kafka {
         checks.push_back(kafka(config).map(|one| vec![one]).boxed());
     }
-    #[cfg(not(any(feature = "mongodb", feature = "sqs", feature = "redis", feature = "kafka")))]
+    #[cfg(not(any(feature = "mongodb", feature = "aws", feature = "redis", feature = "kafka")))]
     let _ = (config, &mut checks);
     checks.collect::<Vec<_>>().await.into_iter().flatten().collect()
 }
@@ -138,15 +138,6 @@ fn examined(check: crate::resource::check::Check) -> Answer {
     }
 }
 
-/// An address without user and password.
-#[cfg(any(feature = "mongodb", feature = "redis"))]
-fn without_secrets(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
-        _ => url.to_owned(),
-    }
-}
-
 #[cfg(feature = "mongodb")]
 fn mongodb(config: &Config) -> BoxFuture<'static, Checkup> {
     use crate::{
@@ -154,7 +145,7 @@ fn mongodb(config: &Config) -> BoxFuture<'static, Checkup> {
         core::client::schema,
     };
     let settings = super::backends::mongo_settings(config);
-    let target = format!("mongodb {} {}", without_secrets(&settings.url), settings.name);
+    let target = format!("mongodb {} {}", crate::config::masked(&settings.url), settings.name);
     check("database", target, async move {
         let silent = |error: crate::core::client::database::DatabaseError| {
             Finding {
@@ -195,7 +186,7 @@ fn mongodb(config: &Config) -> BoxFuture<'static, Checkup> {
 fn redis(config: &Config) -> BoxFuture<'static, Checkup> {
     use crate::client::cache::{RedisCache, RedisSettings};
     let settings = RedisSettings::new(&config.cache.url, format!("{}:", config.aws.prefix));
-    let target = format!("redis {}", without_secrets(&config.cache.url));
+    let target = format!("redis {}", crate::config::masked(&config.cache.url));
     check("cache", target, async move {
         let silent = |error: crate::core::client::cache::CacheError| {
             Finding {
@@ -227,7 +218,7 @@ fn kafka(config: &Config) -> BoxFuture<'static, Checkup> {
     })
 }
 
-#[cfg(feature = "sqs")]
+#[cfg(feature = "aws")]
 async fn aws(config: Config) -> Vec<Checkup> {
     let target = match config.aws.endpoint.as_str() {
         "" => format!("aws {}", config.aws.prefix),
@@ -246,14 +237,11 @@ async fn aws(config: Config) -> Vec<Checkup> {
         Ok(Some(resources)) => resources,
         Ok(None) => return Vec::new(),
         Err(error) => {
-            return silent(Finding { what: error.to_string(), fix: "set aws.region, or AWS_REGION".into() });
+            return silent(Finding {
+                what: crate::error::chain(&error),
+                fix: "set aws.region, or AWS_REGION".into(),
+            });
         }
-    };
-    let Ok(checks) = tokio::time::timeout(PATIENCE, resources.check()).await else {
-        return silent(Finding {
-            what: format!("it did not answer within {} s", PATIENCE.as_secs()),
-            fix: "look at aws.endpoint and aws.region, and whether a firewall lies between".into(),
-        });
     };
     #[expect(clippy::cast_precision_loss, reason = "milliseconds for people")]
     let checkup = |check: crate::resource::check::Check| Checkup {
@@ -263,7 +251,7 @@ async fn aws(config: Config) -> Vec<Checkup> {
         version: check.version,
         findings: check.findings,
     };
-    checks.into_iter().map(checkup).collect()
+    resources.check().await.into_iter().map(checkup).collect()
 }
 
 fn data_directory(config: &Config) -> BoxFuture<'static, Checkup> {

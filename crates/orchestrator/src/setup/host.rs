@@ -46,7 +46,7 @@ pub(super) fn data_dir(config: &Config) -> DataDir {
 /// What is needed at services elsewhere.
 async fn remote(config: &Config) -> Result<Vec<Arc<dyn RemoteResource>>> {
     let mut resources: Vec<Arc<dyn RemoteResource>> = Vec::new();
-    #[cfg(feature = "sqs")]
+    #[cfg(feature = "aws")]
     if let Some(aws) = super::cloud::resources(config).await? {
         resources.push(aws);
     }
@@ -56,7 +56,7 @@ async fn remote(config: &Config) -> Result<Vec<Arc<dyn RemoteResource>>> {
     }
     #[cfg(feature = "kafka")]
     resources.extend(backends::topics(config));
-    #[cfg(not(any(feature = "sqs", feature = "mongodb", feature = "kafka")))]
+    #[cfg(not(any(feature = "aws", feature = "mongodb", feature = "kafka")))]
     let _ = (config, &mut resources);
     Ok(resources)
 }
@@ -115,11 +115,11 @@ pub async fn destroy(config: &Config) -> Result<Plan> {
 /// # Errors
 /// When AWS can't be asked which account this is.
 pub async fn policy(config: &Config) -> Result<Option<serde_json::Value>> {
-    #[cfg(feature = "sqs")]
+    #[cfg(feature = "aws")]
     if let Some(aws) = super::cloud::resources(config).await? {
         return Ok(Some(aws.policy().await.map_err(|error| clients::unready("policy", error))?));
     }
-    #[cfg(not(feature = "sqs"))]
+    #[cfg(not(feature = "aws"))]
     let _ = config;
     Ok(None)
 }

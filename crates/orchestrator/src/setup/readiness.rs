@@ -1,4 +1,8 @@
-//! What must answer for the daemon to be ready: the database, the storage, the queue, the settlement layer.
+//! What is asked before the daemon calls itself ready, at the same time and with the least that each can be asked.
+//!
+//! Without database, storage, queues and settlement layer nothing can be done: one that does not answer makes the replica
+//! unready. Bus, alerts, schedules and cache are only reported: what they are to carry waits in the database until they
+//! are back, and a replica that leaves the load balancer for their sake would leave with all others at once.
 
 use std::sync::Arc;
 
@@ -6,13 +10,22 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 
 use super::clients::Clients;
-use crate::{controller::route::Dependency, error::Source};
+use crate::{
+    config::{
+        Config,
+        section::{CacheBackend, Dispatch},
+    },
+    controller::route::Dependency,
+    core::client::storage::StorageError,
+    error::Source,
+};
 
 type Check = Box<dyn Fn() -> BoxFuture<'static, Result<(), Source>> + Send + Sync>;
 
 /// A dependency with its check.
 struct Checked {
     name: &'static str,
+    needed: bool,
     check: Check,
 }
 
@@ -22,48 +35,70 @@ impl Dependency for Checked {
         self.name
     }
 
+    fn needed(&self) -> bool {
+        self.needed
+    }
+
     async fn check(&self) -> Result<(), Source> {
         (self.check)().await
     }
 }
 
-/// The dependencies of the embedded daemon.
-pub fn of(clients: &Clients) -> Vec<Arc<dyn Dependency>> {
-    let database = clients.database.clone();
-    let storage = clients.storage.clone();
-    let queue = clients.queue.clone();
-    let settlement = clients.settlement.clone();
-    let all: [(&'static str, Check); 4] = [
-        (
-            "database",
-            Box::new(move || {
-                let database = database.clone();
-                Box::pin(async move { database.health().await.map_err(Source::from) })
-            }),
-        ),
-        (
-            "storage",
-            Box::new(move || {
-                let storage = storage.clone();
-                Box::pin(async move { storage.create_bucket("health").await.map_err(Source::from) })
-            }),
-        ),
-        (
-            "queue",
-            Box::new(move || {
-                let queue = queue.clone();
-                Box::pin(async move { queue.depth("triggers").await.map(|_| ()).map_err(Source::from) })
-            }),
-        ),
-        (
-            "settlement",
-            Box::new(move || {
-                let settlement = settlement.clone();
-                Box::pin(async move { settlement.last_settled().await.map(|_| ()).map_err(Source::from) })
-            }),
-        ),
+/// A check of one client.
+fn checked<C, F>(
+    name: &'static str,
+    client: &Arc<C>,
+    ask: impl Fn(Arc<C>) -> F + Send + Sync + 'static,
+) -> Checked
+where
+    C: ?Sized + Send + Sync + 'static,
+    F: Future<Output = Result<(), Source>> + Send + 'static,
+{
+    let client = Arc::clone(client);
+    Checked { name, needed: true, check: Box::new(move || Box::pin(ask(Arc::clone(&client)))) }
+}
+
+/// What the daemon of this configuration is asked for.
+pub fn of(config: &Config, clients: &Clients) -> Vec<Arc<dyn Dependency>> {
+    let mut all = vec![
+        checked("database", &clients.database, async |database| Ok(database.health().await?)),
+        checked("storage", &clients.storage, async |storage| match storage.head("health", "ready").await {
+            Ok(_) | Err(StorageError::NoBucket(_) | StorageError::NoObject(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }),
+        checked("queue", &clients.queue, async |queue| Ok(queue.depth("triggers").await.map(|_| ())?)),
+        checked("settlement", &clients.settlement, async |layer| {
+            Ok(layer.last_settled().await.map(|_| ())?)
+        }),
     ];
-    all.into_iter()
-        .map(|(name, check)| -> Arc<dyn Dependency> { Arc::new(Checked { name, check }) })
-        .collect()
+    if config.jobs.dispatch != Dispatch::Database {
+        all.push(checked("job queue", &clients.job_queue, async |jobs| {
+            Ok(jobs.dead_letters().await.map(|_| ())?)
+        }));
+    }
+    if config.cache.backend != CacheBackend::Memory {
+        // To read a cache that is away is no error; to remove what is not there is one then, and nothing else.
+        let cache =
+            checked("cache", &clients.cache, async |cache| Ok(cache.remove("ready").await.map(|_| ())?));
+        all.push(Checked { needed: false, ..cache });
+    }
+    all.extend(aside(config, clients));
+    all.into_iter().map(|one| -> Arc<dyn Dependency> { Arc::new(one) }).collect()
+}
+
+#[cfg(not(feature = "aws"))]
+const fn aside(_: &Config, _: &Clients) -> Vec<Checked> {
+    Vec::new()
+}
+
+/// Bus, alerts and schedules where they are services of their own.
+#[cfg(feature = "aws")]
+fn aside(config: &Config, clients: &Clients) -> Vec<Checked> {
+    let Some(aws) = &clients.aws else { return Vec::new() };
+    let one = |aside: super::cloud::Aside| {
+        let resources = Arc::new(aside.resources);
+        let asked = checked(aside.port, &resources, async |resources| Ok(resources.answers().await?));
+        Checked { needed: false, ..asked }
+    };
+    super::cloud::asides(config, aws).into_iter().map(one).collect()
 }

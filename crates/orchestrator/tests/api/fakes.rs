@@ -59,6 +59,7 @@ impl EventFeed for Feed {
 /// A dependency that answers, or does not.
 pub(crate) struct Part {
     pub(crate) name: &'static str,
+    pub(crate) needed: bool,
     pub(crate) down: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -66,6 +67,9 @@ pub(crate) struct Part {
 impl Dependency for Part {
     fn name(&self) -> &str {
         self.name
+    }
+    fn needed(&self) -> bool {
+        self.needed
     }
     async fn check(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         if self.down.load(std::sync::atomic::Ordering::Relaxed) { Err("down".into()) } else { Ok(()) }

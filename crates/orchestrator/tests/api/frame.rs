@@ -212,6 +212,13 @@ async fn health_and_metrics_need_no_key() {
     let ready = bare("/health/ready").await.ok(200);
     assert_eq!(ready["dependencies"][0]["name"], "database");
     assert!(ready["dependencies"][0]["latency_ms"].is_number());
+    api.aside_down.store(true, Ordering::Relaxed);
+    let without = bare("/health/ready").await.ok(200);
+    let aside = &without["dependencies"][1];
+    assert_eq!(
+        (&without["status"], &aside["ok"], &aside["needed"]),
+        (&json!("ready"), &json!(false), &json!(false))
+    );
     api.down.store(true, Ordering::Relaxed);
     let not = bare("/health/ready").await.ok(503);
     assert_eq!((&not["status"], &not["dependencies"][0]["ok"]), (&json!("not_ready"), &json!(false)));

@@ -33,6 +33,8 @@ pub(crate) struct Api {
     pub(crate) cache: Arc<Cache>,
     pub(crate) events: broadcast::Sender<DomainEvent>,
     pub(crate) down: Arc<AtomicBool>,
+    /// The same for what is not needed.
+    pub(crate) aside_down: Arc<AtomicBool>,
     pub(crate) closing: CancellationToken,
     /// An operator's key.
     pub(crate) operator: String,
@@ -116,6 +118,7 @@ impl Api {
             cache: built.cache,
             events: built.events,
             down: built.down,
+            aside_down: built.aside_down,
             closing: built.closing,
             operator: built.operator,
             engine: built.engine,

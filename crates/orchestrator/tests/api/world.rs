@@ -74,6 +74,8 @@ pub(crate) struct Built {
     pub(crate) cache: Arc<Cache>,
     pub(crate) events: broadcast::Sender<DomainEvent>,
     pub(crate) down: Arc<AtomicBool>,
+    /// The same for what is not needed.
+    pub(crate) aside_down: Arc<AtomicBool>,
     pub(crate) closing: CancellationToken,
     pub(crate) operator: String,
     pub(crate) engine: Engine,
@@ -196,6 +198,7 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
     let (events, _) = broadcast::channel(16);
     let cache = Arc::new(Cache::default());
     let (closing, down) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+    let aside_down = Arc::new(AtomicBool::new(false));
     let keys = Arc::new(KeyService::new(work.clone(), base.entropy.clone(), KeySettings::default()));
     let operator = Principal::Operator(work.ids.next::<OperatorId>());
     let call = Call { principal: operator, request: None, trace_id: String::new() };
@@ -223,7 +226,10 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
         work: work.clone(),
         cache: cache.clone(),
         feed: Arc::new(Feed(events.clone())) as Arc<dyn EventFeed>,
-        dependencies: vec![Arc::new(Part { name: "database", down: down.clone() })],
+        dependencies: vec![
+            Arc::new(Part { name: "database", needed: true, down: down.clone() }),
+            Arc::new(Part { name: "cache", needed: false, down: aside_down.clone() }),
+        ],
         metrics: Some(Arc::new(|| "# metrics\n".to_owned())),
         closing: closing.clone(),
         keys,
@@ -259,6 +265,7 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
         cache,
         events,
         down,
+        aside_down,
         closing,
         operator,
         engine,

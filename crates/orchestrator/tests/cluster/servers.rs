@@ -40,7 +40,13 @@ pub struct OwnServer {
 impl OwnServer {
     /// Starts the server whose command line a variable holds, as a JSON list with `{port}` and `{dir}`.
     pub async fn start(variable_name: &str) -> Self {
-        let command: Vec<String> = serde_json::from_str(&variable(variable_name)).unwrap();
+        Self::start_with(variable_name, &[]).await
+    }
+
+    /// The same with more arguments.
+    pub async fn start_with(variable_name: &str, more: &[&str]) -> Self {
+        let mut command: Vec<String> = serde_json::from_str(&variable(variable_name)).unwrap();
+        command.extend(more.iter().map(|&word| word.to_owned()));
         let directory = tempfile::tempdir().unwrap();
         let mut server = Self { command, directory, port: free_port(), child: None };
         server.resume().await;

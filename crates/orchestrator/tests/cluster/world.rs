@@ -75,7 +75,7 @@ fn at(port: u16) -> SocketAddr {
 }
 
 /// A name of this test alone.
-fn prefix() -> String {
+pub fn prefix() -> String {
     let bytes: [u8; 4] = std::array::from_fn(|_| rand_byte());
     format!("it-{}", hex::encode(bytes))
 }
@@ -136,14 +136,20 @@ impl Cluster {
     }
 }
 
-/// Where a replica runs: months and minutes in seconds, and leases that a test can wait for.
-fn place(wire: &Proxy, redis: &OwnServer, aws: &str, prefix: &str, shared: &std::path::Path) -> Place {
+/// The file of the key that seals secrets, in a directory that replicas share.
+pub fn vault_key(shared: &std::path::Path) -> PathBuf {
     let vault = shared.join("vault.key");
     if !vault.exists() {
         let mut file =
             std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&vault).unwrap();
         std::io::Write::write_all(&mut file, "5a".repeat(32).as_bytes()).unwrap();
     }
+    vault
+}
+
+/// Where a replica runs: months and minutes in seconds, and leases that a test can wait for.
+fn place(wire: &Proxy, redis: &OwnServer, aws: &str, prefix: &str, shared: &std::path::Path) -> Place {
+    let vault = vault_key(shared);
     let settings = [
         ("database.backend", "mongodb".to_owned()),
         ("database.url", format!("mongodb://{}/?directConnection=true", wire.address)),

@@ -71,14 +71,14 @@ fn element<'a>(xml: &'a str, name: &str) -> &'a str {
 }
 
 /// A user with a key pair and no rights.
-struct User {
+pub struct User {
     name: String,
-    key: String,
-    secret: String,
+    pub key: String,
+    pub secret: String,
 }
 
 impl User {
-    async fn new(name: &str) -> Self {
+    pub async fn new(name: &str) -> Self {
         iam(&[("Action", "CreateUser"), ("UserName", name)]).await;
         let xml = iam(&[("Action", "CreateAccessKey"), ("UserName", name)]).await;
         let (key, secret) = (element(&xml, "AccessKeyId").into(), element(&xml, "SecretAccessKey").into());

@@ -1,4 +1,4 @@
 //! What `setup` makes for the back ends of a cluster.
 
 mod aws;
-mod enforced;
+pub mod enforced;

@@ -344,3 +344,81 @@ fn aws(config: &Config, problems: &mut Problems) {
         problems.require(holds, key, format!("must be empty or an ARN of {service}, `arn:aws:{service}:…`"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Layers, load};
+
+    /// Every back end that a build may lack, with its key.
+    fn optional() -> Vec<(&'static str, &'static str, Feature)> {
+        [
+            ("database.backend", DatabaseBackend::Mongodb.as_str(), DatabaseBackend::Mongodb.feature()),
+            ("storage.backend", StorageBackend::S3.as_str(), StorageBackend::S3.feature()),
+            ("queue.backend", QueueBackend::Sqs.as_str(), QueueBackend::Sqs.feature()),
+            (
+                "schedule.backend",
+                ScheduleBackend::EventBridge.as_str(),
+                ScheduleBackend::EventBridge.feature(),
+            ),
+            ("events.backend", EventsBackend::EventBridge.as_str(), EventsBackend::EventBridge.feature()),
+            ("cache.backend", CacheBackend::Redis.as_str(), CacheBackend::Redis.feature()),
+            ("notification.backend", NotificationBackend::Sns.as_str(), NotificationBackend::Sns.feature()),
+            ("jobs.dispatch", Dispatch::Sqs.as_str(), Dispatch::Sqs.feature()),
+            ("jobs.dispatch", Dispatch::Kafka.as_str(), Dispatch::Kafka.feature()),
+        ]
+        .into_iter()
+        .map(|(key, value, feature)| (key, value, feature.unwrap()))
+        .collect()
+    }
+
+    /// What a configuration is told for one setting.
+    fn told(key: &str, value: &str) -> Vec<String> {
+        let layers = Layers { flags: vec![(key.to_owned(), value.to_owned())], ..Layers::default() };
+        let faults = load(&layers).err().map(|error| error.faults).unwrap_or_default();
+        faults.into_iter().filter(|fault| fault.key == key).map(|fault| fault.problem).collect()
+    }
+
+    #[test]
+    fn a_build_without_a_back_end_says_so_with_the_flag() {
+        for (key, value, feature) in optional() {
+            let flag = format!("--features {}`", feature.name);
+            let named = told(key, value).iter().any(|problem| problem.contains(&flag));
+            assert_eq!(named, !feature.built, "{key} = {value}");
+
+            let (mut lacking, mut having) = (Problems::default(), Problems::default());
+            Feature { built: false, ..feature }.require(key, value, &mut lacking);
+            Feature { built: true, ..feature }.require(key, value, &mut having);
+            assert!(lacking.0[0].1.contains(value) && lacking.0[0].1.contains(&flag), "{lacking:?}");
+            assert!(having.0.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_embedded_back_ends_are_in_every_build() {
+        for (key, value) in [
+            ("database.backend", "sqlite"),
+            ("storage.backend", "filesystem"),
+            ("queue.backend", "database"),
+            ("schedule.backend", "local"),
+            ("events.backend", "local"),
+            ("cache.backend", "memory"),
+            ("notification.backend", "local"),
+            ("jobs.dispatch", "database"),
+        ] {
+            assert_eq!(told(key, value), Vec::<String>::new(), "{key} = {value}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_configuration_of_a_cluster_is_valid_and_the_same_everywhere() {
+        let text = include_str!("../../../../../deploy/cluster.toml");
+        assert_eq!(text, include_str!("../../../../../deploy/kubernetes/orchestrator.toml"));
+        let layers = Layers { file: Some(("cluster.toml".into(), text.into())), ..Layers::default() };
+        let faults = load(&layers).err().map(|error| error.faults).unwrap_or_default();
+        // A build that lacks a back end says that, and finds nothing else.
+        let lacks = optional().iter().any(|(_, _, feature)| feature.name != "kafka" && !feature.built);
+        assert_eq!(!faults.is_empty(), lacks, "{faults:?}");
+        assert!(faults.iter().all(|fault| fault.problem.contains("is not in this build")), "{faults:?}");
+    }
+}

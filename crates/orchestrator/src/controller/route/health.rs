@@ -48,6 +48,8 @@ pub struct DependencyView {
     name: String,
     /// Whether it answered in time.
     ok: bool,
+    /// Whether the service is not ready without it. What is not needed slows when it is away, or is made up for later.
+    needed: bool,
     /// How long that took.
     latency_ms: Millis,
 }
@@ -57,7 +59,7 @@ pub struct DependencyView {
 pub struct ReadyView {
     /// `ready` or `not_ready`.
     status: &'static str,
-    /// What must answer.
+    /// What was asked.
     dependencies: Vec<DependencyView>,
 }
 
@@ -67,7 +69,7 @@ pub struct ReadyView {
 async fn ready(State(state): State<ApiState>) -> Response {
     let checks = state.dependencies.iter().map(|dependency| check(dependency.as_ref()));
     let dependencies = futures::future::join_all(checks).await;
-    let ok = dependencies.iter().all(|one| one.ok) && !state.closing.is_cancelled();
+    let ok = dependencies.iter().all(|one| one.ok || !one.needed) && !state.closing.is_cancelled();
     let (code, status) =
         if ok { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
     let mut response = (code, Json(ReadyView { status, dependencies })).into_response();
@@ -91,7 +93,12 @@ async fn check(dependency: &dyn Dependency) -> DependencyView {
         }
     };
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    DependencyView { name: dependency.name().to_owned(), ok, latency_ms: Millis(Micros(micros)) }
+    DependencyView {
+        name: dependency.name().to_owned(),
+        ok,
+        needed: dependency.needed(),
+        latency_ms: Millis(Micros(micros)),
+    }
 }
 
 /// Metrics in Prometheus' text form.

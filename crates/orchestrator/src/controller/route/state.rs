@@ -62,6 +62,11 @@ pub trait Dependency: Send + Sync + 'static {
     /// Its name, for people.
     fn name(&self) -> &str;
 
+    /// Whether the service can do nothing without it. What only slows, or is made up for later, is reported and no more.
+    fn needed(&self) -> bool {
+        true
+    }
+
     /// Whether it answers.
     async fn check(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use aws_sdk_sts::{
@@ -22,8 +22,20 @@ use crate::{
     resource::check::{Check, Finding},
 };
 
+/// How the check of the account is called.
+const ACCOUNT: &str = "aws account";
 /// AWS refuses requests that are further off than five minutes; a warning comes before.
 const MAX_SKEW_SECONDS: i64 = 60;
+
+/// Longest time for one service.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Something that is set as it should be and yet comes to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Strain {
+    pub(super) what: String,
+    pub(super) fix: &'static str,
+}
 
 /// The time that an answer's `Date` header has, in seconds since the epoch.
 #[derive(Debug, Clone, Default)]
@@ -77,9 +89,24 @@ impl AwsResources {
         let mut services: Vec<&'static str> = self.items.iter().map(|item| item.service()).collect();
         services.sort_unstable();
         services.dedup();
-        let services = future::join_all(services.into_iter().map(|service| self.check_service(service)));
-        let (account, services) = tokio::join!(self.check_account(), services);
+        let service = |name| bounded(name, self.check_service(name));
+        let services = future::join_all(services.into_iter().map(service));
+        let (account, services) = tokio::join!(bounded(ACCOUNT, self.check_account()), services);
         std::iter::once(account).chain(services).collect()
+    }
+
+    /// Whether everything can be reached and is there, however it is set: for `ready`.
+    ///
+    /// # Errors
+    /// The first thing that is not so.
+    pub async fn answers(&self) -> Result<(), AwsError> {
+        for item in &self.items {
+            if item.look().await? == Found::Missing {
+                let detail = format!("{} `{}` does not exist", item.kind(), item.name());
+                return Err(AwsError { fault: Fault::Missing, ..AwsError::odd("look", detail) });
+            }
+        }
+        Ok(())
     }
 
     async fn check_account(&self) -> Check {
@@ -87,7 +114,7 @@ impl AwsResources {
         let ask = self.clients.sts().get_caller_identity().customize().interceptor(time.clone());
         let answer = ask.send().await;
         let mut check =
-            Check { name: "aws account", latency: elapsed(started), version: None, findings: Vec::new() };
+            Check { name: ACCOUNT, latency: elapsed(started), version: None, findings: Vec::new() };
         match answer.map_err(|error| AwsError::new("sts:GetCallerIdentity", error)) {
             Ok(found) => {
                 let arn = found.arn.unwrap_or_default();
@@ -109,14 +136,64 @@ impl AwsResources {
         let mut found = Vec::with_capacity(items.len());
         let mut latency = None;
         for chunk in items.chunks(super::CONCURRENCY) {
-            found.extend(future::join_all(chunk.iter().map(|item| item.look())).await);
+            found.extend(future::join_all(chunk.iter().map(|item| examine(*item))).await);
             // That of the first answers, not of all one after the other.
             latency.get_or_insert_with(|| elapsed(started));
+            if found.iter().any(|examined: &Examined| examined.hopeless) {
+                break;
+            }
         }
-        let findings = items.iter().zip(found).filter_map(|(item, found)| problem(*item, found)).collect();
+        let findings = found.into_iter().flat_map(|examined| examined.findings).collect();
         let version = Some(format!("{} resources", items.len()));
         Check { name: service, latency: latency.unwrap_or_default(), version, findings }
     }
+}
+
+/// What came of looking at one resource.
+struct Examined {
+    findings: Vec<Finding>,
+    /// Whether all others of the service will come to the same, after as long a time.
+    hopeless: bool,
+}
+
+/// Gives a check up that takes too long, and no other one with it.
+async fn bounded(name: &'static str, check: impl Future<Output = Check>) -> Check {
+    let (started, outcome) = (Instant::now(), tokio::time::timeout(PATIENCE, check).await);
+    outcome.unwrap_or_else(|_| Check {
+        name,
+        latency: elapsed(started),
+        version: None,
+        findings: vec![Finding {
+            what: format!("it did not answer within {} s", PATIENCE.as_secs()),
+            fix: "look at aws.endpoint and aws.region, and whether a firewall lies between".to_owned(),
+        }],
+    })
+}
+
+async fn examine(item: &dyn Item) -> Examined {
+    let found = item.look().await;
+    let hopeless = match &found {
+        Ok(_) => false,
+        Err(error) => match error.fault {
+            Fault::NoRegion
+            | Fault::Unreachable
+            | Fault::Throttled
+            | Fault::NoCredentials
+            | Fault::ExpiredCredentials
+            | Fault::WrongCredentials
+            | Fault::ClockSkew => true,
+            Fault::Forbidden | Fault::WrongRegion | Fault::Missing | Fault::Foreign | Fault::Invalid => false,
+        },
+    };
+    let mut findings = Vec::new();
+    if matches!(found, Ok(Found::Right | Found::Different(_)))
+        && let Ok(Some(strain)) = item.strained().await
+    {
+        let what = format!("{} `{}` {}", item.kind(), item.name(), strain.what);
+        findings.push(Finding { what, fix: strain.fix.to_owned() });
+    }
+    findings.extend(problem(item, found));
+    Examined { findings, hopeless }
 }
 
 fn problem(item: &dyn Item, found: Result<Found, AwsError>) -> Option<Finding> {

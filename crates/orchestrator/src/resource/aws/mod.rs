@@ -120,6 +120,10 @@ trait Item: Send + Sync {
     /// The service, for [`check`].
     fn service(&self) -> &'static str;
     async fn look(&self) -> Result<Found, AwsError>;
+    /// What a person should know although everything is as it should be.
+    async fn strained(&self) -> Result<Option<check::Strain>, AwsError> {
+        Ok(None)
+    }
     /// Makes it, or mends what differs.
     async fn mend(&self, found: &Found) -> Result<(), AwsError>;
     /// Removes it; a missing one is no error.
@@ -245,16 +249,25 @@ impl RemoteResource for AwsResources {
     }
 
     async fn plan_destroy(&self) -> Result<Plan> {
-        let mut steps = self.plan().await?.steps;
-        let ours: Vec<bool> = self.items.iter().map(|item| !item.foreign()).collect();
-        let mut ours = ours.into_iter();
-        steps.retain(|step| ours.next().unwrap_or(false) && step.action != Action::Create);
-        for step in &mut steps {
-            step.action = Action::Remove;
-            step.changes.clear();
-        }
-        steps.reverse();
-        Ok(Plan { steps })
+        // What is somebody else's is not even looked at: it may be gone, and nothing here depends on it.
+        let looks: Vec<_> = self
+            .items
+            .iter()
+            .rev()
+            .filter(|item| !item.foreign())
+            .map(|item| async move {
+                let found = item.look().await.map_err(|error| failed(&**item, error))?;
+                let step = Step {
+                    kind: item.kind(),
+                    name: item.name(),
+                    action: Action::Remove,
+                    changes: Vec::new(),
+                };
+                Ok::<_, Error>((found != Found::Missing).then_some(step))
+            })
+            .collect();
+        let steps: Vec<Option<Step>> = stream::iter(looks).buffered(CONCURRENCY).try_collect().await?;
+        Ok(Plan { steps: steps.into_iter().flatten().collect() })
     }
 
     async fn destroy(&self) -> Result<Plan> {

@@ -5,11 +5,17 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use aws_sdk_sqs::types::QueueAttributeName as Name;
 
-use super::{Found, Item, QueueSpec};
+use super::{Found, Item, QueueSpec, check::Strain};
 use crate::client::{
     aws::{AwsClients, AwsError, Statement, has_statement, with_statement},
     queue::{QueueAttributes, Redrive},
 };
+
+/// SQS keeps at most so many messages of a queue that were received and are neither deleted nor visible again. Beyond it
+/// a long poll is answered by nothing, without an error.
+const MAX_IN_FLIGHT: u64 = 120_000;
+/// From here on people are told.
+const MANY_IN_FLIGHT: u64 = MAX_IN_FLIGHT / 10 * 8;
 
 pub(super) struct Queue {
     clients: AwsClients,
@@ -119,6 +125,22 @@ impl Item for Queue {
         let Some(url) = self.url().await? else { return Ok(Found::Missing) };
         let Drift { changes, .. } = self.drift(&self.found(&url).await?).await?;
         Ok(if changes.is_empty() { Found::Right } else { Found::Different(changes) })
+    }
+
+    async fn strained(&self) -> Result<Option<Strain>, AwsError> {
+        let Some(url) = self.url().await? else { return Ok(None) };
+        let name = Name::ApproximateNumberOfMessagesNotVisible;
+        let get = self.clients.sqs().get_queue_attributes().queue_url(url).attribute_names(name.clone());
+        let got = get.send().await.map_err(|error| AwsError::new("sqs:GetQueueAttributes", error))?;
+        let in_flight = got.attributes().and_then(|all| all.get(&name)).and_then(|text| text.parse().ok());
+        Ok(in_flight.filter(|count| *count >= MANY_IN_FLIGHT).map(|count: u64| Strain {
+            what: format!(
+                "is full, or nearly: {count} messages were received and not finished; SQS gives out no more \
+                 beyond {MAX_IN_FLIGHT}, without saying so"
+            ),
+            fix: "find the receivers that take and do not finish: stop what else reads these queues, mend replicas that \
+                  hang, and let the rest come back after queue.visibility",
+        }))
     }
 
     async fn mend(&self, _: &Found) -> Result<(), AwsError> {

@@ -142,6 +142,20 @@ impl Table {
     }
 }
 
+/// What to say of a connection string that the driver refuses. The driver quotes the part that it can't read, which may be a
+/// password with signs that should have been encoded.
+fn unreadable(url: &str, error: ::mongodb::error::Error) -> DatabaseError {
+    let refused = matches!(*error.kind, ::mongodb::error::ErrorKind::InvalidArgument { .. });
+    match refused && url.contains('@') {
+        true => DatabaseError::Invalid(
+            "the connection string can't be read; it has the form mongodb://user:password@host:port/?options, \
+             with user and password percent-encoded"
+                .to_owned(),
+        ),
+        false => fault(error),
+    }
+}
+
 impl MongoDatabase {
     /// Reads the connection string; [`DatabaseClient::connect`] must follow before anything but [`Self::inspect`].
     ///
@@ -149,7 +163,8 @@ impl MongoDatabase {
     /// [`DatabaseError::Invalid`] when the connection string makes no sense; [`DatabaseError::Unavailable`] when the
     /// names that it holds can't be looked up.
     pub async fn open(settings: MongoSettings) -> Result<Arc<Self>> {
-        let mut options = ClientOptions::parse(settings.url.as_str()).await.map_err(fault)?;
+        let parsed = ClientOptions::parse(settings.url.as_str()).await;
+        let mut options = parsed.map_err(|error| unreadable(&settings.url, error))?;
         options.app_name = Some(settings.app_name.clone());
         options.connect_timeout = Some(settings.connect_timeout);
         options.server_selection_timeout = Some(settings.connect_timeout);
