@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::clients::{BUS, FEED_CAPACITY, unready};
+use super::clients::{FEED_CAPACITY, unready};
 use crate::{
     client::{
         cache::{MemoryCache, MemoryCacheSettings},
@@ -145,15 +145,16 @@ pub fn mongo_settings(config: &Config) -> MongoSettings {
 }
 
 /// What several ports at AWS share: one client of each service for the whole process.
+#[cfg(feature = "aws")]
 #[derive(Default)]
 pub struct Cloud {
-    #[cfg(feature = "aws")]
     pub aws: Option<AwsClients>,
     #[cfg(feature = "sqs")]
     sqs: Option<Arc<SqsQueue>>,
 }
 
 /// Whether a port of the configuration is served by AWS.
+#[cfg(feature = "aws")]
 pub fn uses_aws(config: &Config) -> bool {
     config.storage.backend == StorageBackend::S3
         || config.notification.backend == NotificationBackend::Sns
@@ -162,6 +163,7 @@ pub fn uses_aws(config: &Config) -> bool {
 }
 
 /// Whether a port of the configuration is served by SQS.
+#[cfg(feature = "aws")]
 pub fn uses_sqs(config: &Config) -> bool {
     config.queue.backend == QueueBackend::Sqs
         || config.jobs.dispatch == Dispatch::Sqs
@@ -179,9 +181,9 @@ pub fn aws_settings(config: &Config) -> AwsSettings {
     }
 }
 
+#[cfg(feature = "aws")]
 impl Cloud {
     /// Opens what the configuration calls for, and nothing else.
-    #[cfg(feature = "aws")]
     pub async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self> {
         if !uses_aws(config) {
             return Ok(Self::default());
@@ -200,13 +202,7 @@ impl Cloud {
         })
     }
 
-    /// Nothing is there to open.
-    #[cfg(not(feature = "aws"))]
-    pub async fn open(_: &Config, _: &Arc<dyn Clock>) -> Result<Self> {
-        Ok(Self::default())
-    }
-
-    #[cfg(feature = "aws")]
+    #[cfg(any(feature = "eventbridge", feature = "s3", feature = "sns"))]
     fn aws(&self) -> Result<&AwsClients> {
         self.aws.as_ref().ok_or_else(|| Error::internal("AWS was not opened"))
     }
@@ -228,6 +224,7 @@ pub struct Schedule {
 /// What clients are made from.
 pub struct Base<'a> {
     pub config: &'a Config,
+    #[cfg(feature = "aws")]
     pub cloud: &'a Cloud,
     pub database: &'a Arc<dyn DatabaseClient>,
     pub clock: &'a Arc<dyn Clock>,
@@ -327,7 +324,7 @@ impl Base<'_> {
                 let bus = EventBridgeBus::new(aws, self.clock.clone(), sqs);
                 let bus = match self.config.events.bus_arn.as_str() {
                     "" => bus,
-                    arn => bus.with_existing(BUS, arn),
+                    arn => bus.with_existing(super::clients::BUS, arn),
                 };
                 Ok((Arc::new(bus), None))
             }

@@ -113,9 +113,16 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let vault: Arc<dyn Vault> = Arc::new(AesVault::new(&vault_key, entropy.clone()));
 
     check_vault(database.as_ref(), database.as_ref(), vault.as_ref()).await?;
+    #[cfg(feature = "aws")]
     let cloud = backends::Cloud::open(config, &clock).await?;
-    let base =
-        backends::Base { config, cloud: &cloud, database: &database, clock: &clock, entropy: &entropy };
+    let base = backends::Base {
+        config,
+        #[cfg(feature = "aws")]
+        cloud: &cloud,
+        database: &database,
+        clock: &clock,
+        entropy: &entropy,
+    };
     let queue = base.queue().await?;
     let job_queue = base.job_queue(&queue).await?;
     let storage = base.storage().await?;

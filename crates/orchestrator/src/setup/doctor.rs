@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
+#[cfg(any(feature = "mongodb", feature = "aws", feature = "redis", feature = "kafka"))]
+use futures::FutureExt as _;
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use serde::Serialize;
 
 use super::host::data_dir;

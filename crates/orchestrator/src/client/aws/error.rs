@@ -180,6 +180,7 @@ impl AwsError {
     }
 
     /// An entry of a batch that failed.
+    #[cfg(feature = "sqs")]
     pub(crate) fn entry(operation: &'static str, code: &str, message: Option<&str>, ours: bool) -> Self {
         let message = message.unwrap_or_default();
         let fault = Fault::of(Some(code), message, Some(if ours { 400 } else { 500 }));
