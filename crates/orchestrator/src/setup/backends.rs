@@ -360,8 +360,11 @@ impl Base<'_> {
         };
         let mut settings = LocalSchedulerSettings::default();
         if self.config.shared() {
-            // Each look is a call over the network, and a leader that is gone is missed for a few triggers at most.
-            settings.look = Micros::from_secs(15);
+            // Each look is a call over the network, and a leader that is gone is missed for a few triggers at most; for none
+            // where another service fires them.
+            let elsewhere = self.config.schedule.backend != ScheduleBackend::Local;
+            settings.look = Micros::from_secs(if elsewhere { 30 } else { 15 });
+            settings.lease = Micros::from_secs(if elsewhere { 60 } else { 30 });
         }
         let (database, clock) = (self.database.clone(), self.clock.clone());
         let runner = Arc::new(LocalScheduler::new(database, queue.clone(), clock, timer, node, settings));

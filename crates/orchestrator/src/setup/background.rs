@@ -30,8 +30,10 @@ use crate::{
 
 /// Length of the probe allocation's quota over the bulk size: room for the object that is being replaced.
 const PROBE_ROOM: u64 = 4;
-/// How long a leader's lease lasts; another replica takes over when it is not renewed for so long.
-const LEADERSHIP: Micros = Micros::from_secs(30);
+/// How long the lease of the replica that relays lasts; another one takes over when it is not renewed for so long.
+const RELAY_LEADERSHIP: Micros = Micros::from_secs(30);
+/// The same for the one that probes, once a minute.
+const PROBER_LEADERSHIP: Micros = Micros::from_secs(60);
 /// Pause before another replica may try a prober that could not start.
 const PROBER_RETRY: Micros = Micros::from_secs(5);
 /// How often a replica among others looks for jobs that nobody told it of.
@@ -71,7 +73,7 @@ pub(super) async fn start(
     let relay = relay(clients);
     tasks.push(lead(
         clients,
-        "relay",
+        ("relay", RELAY_LEADERSHIP),
         stop,
         Box::new(move |stop| {
             let relay = relay.clone();
@@ -87,13 +89,7 @@ pub(super) async fn start(
         async move { schedules.run(stop).await }
     }));
     if let Some((queue, names)) = clients.watched.clone() {
-        let clock = clients.clock.clone();
-        tasks.push(lead(
-            clients,
-            "queue_depths",
-            stop,
-            Box::new(move |stop| depths::watch(queue.clone(), names.clone(), clock.clone(), stop).boxed()),
-        ));
+        tasks.push(tokio::spawn(depths::watch(queue, names, clients.clock.clone(), stop.clone())));
     }
     if let Some(source) = &clients.change_source {
         let (offerings, wake) = (clients.changes.clone(), clients.wake.clone());
@@ -113,7 +109,7 @@ pub(super) async fn start(
 /// Runs work always when this process is alone, else while it leads.
 fn lead(
     clients: &Clients,
-    what: &'static str,
+    (what, length): (&'static str, Micros),
     stop: &CancellationToken,
     work: leader::Work,
 ) -> JoinHandle<()> {
@@ -121,7 +117,7 @@ fn lead(
         return tokio::spawn(work(stop.clone()));
     }
     let (reader, committer) = (clients.database.clone(), clients.database.clone());
-    let lease = Lease::new(reader, committer, what, &clients.node, LEADERSHIP);
+    let lease = Lease::new(reader, committer, what, &clients.node, length);
     let (leader, stop) = (Leader::new(what, lease, clients.clock.clone()), stop.clone());
     tokio::spawn(async move { leader.run(work, stop).await })
 }
@@ -231,5 +227,5 @@ async fn prober_task(
         }
         .boxed()
     });
-    Ok(lead(clients, "prober", stop, work))
+    Ok(lead(clients, ("prober", PROBER_LEADERSHIP), stop, work))
 }
