@@ -56,6 +56,7 @@ async fn measured(jobs: usize, work: impl Future<Output = Result<(), Fault>>) ->
 /// # Errors
 /// When a server fails.
 pub fn run(args: &Args) -> BenchResult {
+    orchestrator::client::network::http::install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let name = format!("bench-{:08x}", std::process::id());
     Ok(runtime.block_on(all(args, &name)).map_err(|fault| fault.to_string())?)

@@ -207,6 +207,16 @@ impl Cloud {
         self.aws.as_ref().ok_or_else(|| Error::internal("AWS was not opened"))
     }
 
+    /// The queues whose depth is to be watched, where they have a limit.
+    pub fn watched(&self, config: &Config) -> Option<(Arc<dyn QueueClient>, Vec<String>)> {
+        #[cfg(feature = "sqs")]
+        if let Some(sqs) = &self.sqs {
+            return Some((sqs.clone(), super::cloud::queue_names(config)));
+        }
+        let _ = config;
+        None
+    }
+
     #[cfg(feature = "sqs")]
     fn sqs(&self) -> Result<&Arc<SqsQueue>> {
         self.sqs.as_ref().ok_or_else(|| Error::internal("SQS was not opened"))

@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     controller::worker::{
         ChangeFollower, Driver, DriverSettings, HintConsumer, HintSettings, Leader, Relay, RelayPorts,
-        RelaySettings, TriggerConsumer, TriggerRegistry, TriggerSettings, leader, prober,
+        RelaySettings, TriggerConsumer, TriggerRegistry, TriggerSettings, depths, leader, prober,
     },
     core::{
         client::lease::Lease,
@@ -86,6 +86,15 @@ pub(super) async fn start(
         let (stop, schedules) = (stop.clone(), clients.schedules.clone());
         async move { schedules.run(stop).await }
     }));
+    if let Some((queue, names)) = clients.watched.clone() {
+        let clock = clients.clock.clone();
+        tasks.push(lead(
+            clients,
+            "queue_depths",
+            stop,
+            Box::new(move |stop| depths::watch(queue.clone(), names.clone(), clock.clone(), stop).boxed()),
+        ));
+    }
     if let Some(source) = &clients.change_source {
         let (offerings, wake) = (clients.changes.clone(), clients.wake.clone());
         let follower =

@@ -78,6 +78,8 @@ pub struct Clients {
     pub cache: Arc<dyn CacheClient>,
     pub storage: Arc<dyn StorageClient>,
     pub queue: Arc<dyn QueueClient>,
+    /// Queues whose depth is to be watched.
+    pub watched: Option<(Arc<dyn QueueClient>, Vec<String>)>,
     pub job_queue: Arc<dyn JobQueueClient>,
     pub events: Arc<dyn EventBusClient>,
     pub feed: Arc<dyn EventFeed>,
@@ -185,6 +187,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         change_source,
         vault,
         storage,
+        watched: cloud.watched(config),
         queue,
         job_queue,
         events,

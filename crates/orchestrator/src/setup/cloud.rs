@@ -43,6 +43,12 @@ pub fn asides(config: &Config, clients: &AwsClients) -> Vec<Aside> {
     asides
 }
 
+/// The names of all queues at SQS.
+#[cfg(feature = "sqs")]
+pub fn queue_names(config: &Config) -> Vec<String> {
+    queues(config).into_iter().map(|queue| queue.name).collect()
+}
+
 /// Everything at AWS that the configuration needs; `None` when it needs nothing.
 pub async fn resources(config: &Config) -> Result<Option<Arc<AwsResources>>> {
     if !backends::uses_aws(config) {

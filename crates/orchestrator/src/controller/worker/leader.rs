@@ -90,25 +90,33 @@ impl Leader {
         }
     }
 
-    /// Renews the lease until it is lost, which is answered with `None`, or the process stops.
+    /// Renews the lease until it is lost, which is answered with `None`, or the process stops. A lease that runs out is lost
+    /// at that instant, whatever the database says or keeps silent about: another replica takes it then.
     async fn keep(&self, mut held: Held, shutdown: &CancellationToken) -> Option<Held> {
         let step = Micros((self.lease.length().get() / 3).max(1));
         loop {
+            let until = held.until;
             tokio::select! {
                 () = shutdown.cancelled() => return Some(held),
-                () = self.clock.sleep(step) => {}
+                () = self.clock.sleep_until(until.min(self.clock.now().plus(step))) => {}
             }
-            let until = held.until;
-            match self.lease.hold(Some(held.clone()), self.clock.now()).await {
+            let renewed = tokio::select! {
+                biased;
+                () = self.clock.sleep_until(until) => {
+                    tracing::warn!(what = self.what, "this replica leads no longer: its lease ran out");
+                    return None;
+                }
+                renewed = self.lease.hold(Some(held.clone()), self.clock.now()) => renewed,
+            };
+            match renewed {
                 Ok(Leadership::Ours(renewed)) => held = renewed,
                 Ok(Leadership::Theirs(_)) => {
                     tracing::warn!(what = self.what, "this replica leads no longer");
                     return None;
                 }
-                Err(error) if self.clock.now() < until => {
+                Err(error) => {
                     tracing::warn!(what = self.what, error = error::chain(&error), "a lease was not renewed");
                 }
-                Err(_) => return None,
             }
         }
     }

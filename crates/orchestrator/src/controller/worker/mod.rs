@@ -2,6 +2,7 @@
 //! ends when its shutdown token is cancelled; each can be stepped by a test.
 
 pub mod changes;
+pub mod depths;
 pub mod driver;
 pub mod feed;
 pub mod hints;

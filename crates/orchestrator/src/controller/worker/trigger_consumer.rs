@@ -156,8 +156,15 @@ impl TriggerConsumer {
         let messages = self.receive().await.map_err(Error::internal)?;
         let firings = self.accept(messages).await;
         let count = firings.len();
-        for firing in firings {
-            self.fire(firing).await;
+        let fired = async {
+            for firing in firings {
+                self.fire(firing).await;
+            }
+        };
+        tokio::select! {
+            () = fired => {}
+            // Goes on for as long as it is let.
+            () = self.keeper.run(CancellationToken::new()) => {}
         }
         Ok(count)
     }
