@@ -187,7 +187,10 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         change_source,
         vault,
         storage,
+        #[cfg(feature = "aws")]
         watched: cloud.watched(config),
+        #[cfg(not(feature = "aws"))]
+        watched: None,
         queue,
         job_queue,
         events,
