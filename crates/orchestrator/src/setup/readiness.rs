@@ -4,10 +4,14 @@
 //! unready. Bus, alerts, schedules and cache are only reported: what they are to carry waits in the database until they
 //! are back, and a replica that leaves the load balancer for their sake would leave with all others at once.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use tokio::sync::Mutex;
 
 use super::clients::Clients;
 use crate::{
@@ -22,11 +26,16 @@ use crate::{
 
 type Check = Box<dyn Fn() -> BoxFuture<'static, Result<(), Source>> + Send + Sync>;
 
+/// An answer is given again for so long: whoever asks needs no key, and must not be able to make us ask others as often.
+const KEPT: Duration = Duration::from_secs(1);
+
 /// A dependency with its check.
 struct Checked {
     name: &'static str,
     needed: bool,
     check: Check,
+    /// When it was asked last, and why it did not answer then.
+    last: Mutex<Option<(Instant, Option<String>)>>,
 }
 
 #[async_trait]
@@ -40,7 +49,18 @@ impl Dependency for Checked {
     }
 
     async fn check(&self) -> Result<(), Source> {
-        (self.check)().await
+        // Held while it is asked: those who come meanwhile share the answer.
+        let mut last = self.last.lock().await;
+        let known = last.as_ref().filter(|(at, _)| at.elapsed() < KEPT);
+        let problem = match known {
+            Some((_, problem)) => problem.clone(),
+            None => {
+                let answer = (self.check)().await;
+                let problem = answer.err().map(|error| crate::error::chain(error.as_ref()));
+                last.insert((Instant::now(), problem)).1.clone()
+            }
+        };
+        problem.map_or(Ok(()), |problem| Err(problem.into()))
     }
 }
 
@@ -55,7 +75,8 @@ where
     F: Future<Output = Result<(), Source>> + Send + 'static,
 {
     let client = Arc::clone(client);
-    Checked { name, needed: true, check: Box::new(move || Box::pin(ask(Arc::clone(&client)))) }
+    let check: Check = Box::new(move || Box::pin(ask(Arc::clone(&client))));
+    Checked { name, needed: true, check, last: Mutex::new(None) }
 }
 
 /// What the daemon of this configuration is asked for.
@@ -101,4 +122,27 @@ fn aside(config: &Config, clients: &Clients) -> Vec<Checked> {
         Checked { needed: false, ..asked }
     };
     super::cloud::asides(config, aws).into_iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_serves_all_who_ask_within_a_second() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let dependency = checked("one", &asked, async |asked| match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Err("away".into()),
+            _ => Ok(()),
+        });
+        for _ in 0..5 {
+            assert_eq!(dependency.check().await.unwrap_err().to_string(), "away");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        *dependency.last.lock().await = None;
+        dependency.check().await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
 }
