@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use axum::{
@@ -26,6 +26,8 @@ const TARGET: &str = "x-amz-target";
 /// What was done to messages.
 #[derive(Debug, Default)]
 pub struct Tally {
+    /// Set by the test: every message is lost.
+    pub lose_all: AtomicBool,
     pub lost: AtomicU64,
     pub doubled: AtomicU64,
     pub delayed: AtomicU64,
@@ -91,8 +93,9 @@ impl Meddler {
 
     /// What becomes of a message; the delay that it gets.
     fn fate(&self) -> Option<u64> {
+        let lose_all = self.tally.lose_all.load(Ordering::Relaxed);
         match self.below(10) {
-            0 => {
+            fate if fate == 0 || lose_all => {
                 self.tally.lost.fetch_add(1, Ordering::Relaxed);
                 Some(LOST)
             }

@@ -77,7 +77,11 @@ async fn messages_are_dropped_doubled_delayed_and_shuffled() {
     let (endpoint, tally) = meddler::start(&variable("ORCHESTRATOR_TEST_AWS_ENDPOINT"), 5).await;
     let cluster = Cluster::start_at(&endpoint).await;
     let load = under_load(&cluster, 22).await;
-    pass(Duration::from_secs(20)).await;
+    pass(Duration::from_secs(10)).await;
+    tally.lose_all.store(true, Ordering::Relaxed);
+    pass(Duration::from_secs(10)).await;
+    tally.lose_all.store(false, Ordering::Relaxed);
+    pass(Duration::from_secs(5)).await;
     judge_and_end(cluster, load).await;
     for count in [&tally.lost, &tally.doubled, &tally.delayed] {
         assert!(count.load(Ordering::Relaxed) > 0, "the queue was left alone: {tally:?}");
