@@ -81,7 +81,10 @@ fn run(what: &str, command: &mut Command) -> Result<(), String> {
 
 fn test(embedded: bool, filter: &[OsString]) -> Result<(), String> {
     interrupt::watch()?;
-    let features: &[&str] = if embedded { &[] } else { &["--features", "orchestrator/cluster"] };
+    let features: &[&str] = match embedded {
+        true => &[],
+        false => &["--features", "orchestrator/cluster,orchestrator-bench/cluster"],
+    };
     if filter.is_empty() {
         run("formatting", cargo().args(["fmt", "--all", "--check"]))?;
         let mut clippy = cargo();

@@ -26,11 +26,16 @@ async fn a_replica_is_ready_without_its_cache_and_not_without_its_database() {
         .with("cache.url", &format!("redis://127.0.0.1:{}", redis.port));
     whole.place.cli(&["setup"]).await.ends(0, &[]);
     let running = whole.place.start().await;
-    let (status, body) = asked(&running).await;
-    assert_eq!((status, &body["status"]), (200, &"ready".into()), "{body}");
+    // On a busy machine a server may take longer than a dependency is given.
+    let body = wait_for("every dependency", || async {
+        let (status, body) = asked(&running).await;
+        let all = body["dependencies"].as_array().unwrap().iter().all(|one| one["ok"] == true);
+        (status == 200 && all).then_some(body)
+    })
+    .await;
+    assert_eq!(body["status"], "ready", "{body}");
     let mut names = Vec::new();
     for one in body["dependencies"].as_array().unwrap() {
-        assert_eq!(one["ok"], true, "{body}");
         names.push((one["name"].as_str().unwrap(), one["needed"].as_bool().unwrap()));
     }
     names.sort_unstable();
@@ -52,8 +57,8 @@ async fn a_replica_is_ready_without_its_cache_and_not_without_its_database() {
     redis.kill();
     wait_for("the cache to be missed", || async {
         let (status, body) = asked(&running).await;
-        assert_eq!((status, &body["status"]), (200, &"ready".into()), "{body}");
-        (of(&body, "cache")["ok"] == false).then_some(())
+        let missed = of(&body, "cache")["ok"] == false;
+        (missed && status == 200 && body["status"] == "ready").then_some(())
     })
     .await;
     redis.resume().await;
@@ -64,13 +69,13 @@ async fn a_replica_is_ready_without_its_cache_and_not_without_its_database() {
     .await;
 
     mongodb.kill();
-    let (status, body) = asked(&running).await;
-    assert_eq!((status, &body["status"]), (503, &"not_ready".into()), "{body}");
-    assert_eq!(
-        (&of(&body, "database")["ok"], &of(&body, "queue")["ok"]),
-        (&false.into(), &true.into()),
-        "{body}"
-    );
+    // An answer is given again for a second.
+    wait_for("the database to be missed", || async {
+        let (status, body) = asked(&running).await;
+        let missed = of(&body, "database")["ok"] == false && of(&body, "queue")["ok"] == true;
+        (missed && status == 503 && body["status"] == "not_ready").then_some(())
+    })
+    .await;
     mongodb.resume().await;
     wait_for("the database to be back", || async { (asked(&running).await.0 == 200).then_some(()) }).await;
     running.stop_well().await;
