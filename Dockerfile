@@ -14,7 +14,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates zlib1g \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /data orchestrator && install -d -o 10001 -g 10001 -m 0700 /data
+    && useradd --system --uid 10001 --home-dir /data orchestrator && install -d -o 10001 -g 10001 -m 0700 /data /settlement
 COPY --from=build /usr/local/bin/orchestrator /usr/local/bin/orchestrator
 USER 10001
 WORKDIR /data

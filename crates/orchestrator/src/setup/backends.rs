@@ -363,8 +363,8 @@ impl Base<'_> {
             // Each look is a call over the network, and a leader that is gone is missed for a few triggers at most; for none
             // where another service fires them.
             let elsewhere = self.config.schedule.backend != ScheduleBackend::Local;
-            settings.look = Micros::from_secs(if elsewhere { 30 } else { 15 });
-            settings.lease = Micros::from_secs(if elsewhere { 60 } else { 30 });
+            settings.look = Micros::from_secs(if elsewhere { 60 } else { 15 });
+            settings.lease = Micros::from_secs(if elsewhere { 120 } else { 30 });
         }
         let (database, clock) = (self.database.clone(), self.clock.clone());
         let runner = Arc::new(LocalScheduler::new(database, queue.clone(), clock, timer, node, settings));

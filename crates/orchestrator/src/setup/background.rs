@@ -31,13 +31,15 @@ use crate::{
 /// Length of the probe allocation's quota over the bulk size: room for the object that is being replaced.
 const PROBE_ROOM: u64 = 4;
 /// How long the lease of the replica that relays lasts; another one takes over when it is not renewed for so long.
-const RELAY_LEADERSHIP: Micros = Micros::from_secs(30);
+const RELAY_LEADERSHIP: Micros = Micros::from_secs(60);
 /// The same for the one that probes, once a minute.
 const PROBER_LEADERSHIP: Micros = Micros::from_secs(60);
 /// Pause before another replica may try a prober that could not start.
 const PROBER_RETRY: Micros = Micros::from_secs(5);
 /// How often a replica among others looks for jobs that nobody told it of.
-const SHARED_LOOK: Micros = Micros::from_secs(15);
+const SHARED_LOOK: Micros = Micros::from_secs(30);
+/// How often a replica among others looks for leases that ran out.
+const SHARED_REAP: Micros = Micros::from_secs(15);
 
 /// Starts every loop of the background.
 pub(super) async fn start(
@@ -145,7 +147,7 @@ fn engine(config: &Config, clients: &Clients, services: &Services) -> Engine {
 fn driver(config: &Config, clients: &Clients, engine: Engine) -> Driver {
     let defaults = DriverSettings::default();
     let fallbacks = match clients.shared {
-        true => (Micros::from_secs(2), SHARED_LOOK, SHARED_LOOK),
+        true => (Micros::from_secs(2), SHARED_LOOK, SHARED_REAP),
         false => (defaults.fallback, defaults.idle_fallback, defaults.reap_every),
     };
     let settings = DriverSettings {
