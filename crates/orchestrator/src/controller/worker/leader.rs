@@ -2,7 +2,7 @@
 //! another replica goes on when this one is gone. What runs must bear that for a moment two of them do: a process that was
 //! paused learns late that it leads no longer.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -68,20 +68,18 @@ impl Leader {
         tracing::info!(what = self.what, "this replica leads");
         let stop = shutdown.child_token();
         let mut running = tokio::spawn(work(stop.clone()));
-        let ended = tokio::select! {
-            held = self.keep(held, shutdown) => Some(held),
-            _ = &mut running => None,
-        };
-        stop.cancel();
-        let held = match ended {
-            Some(held) => {
+        let mut keep = pin!(self.keep(held, shutdown));
+        let held = tokio::select! {
+            biased;
+            held = &mut keep => {
+                stop.cancel();
                 if let Err(error) = running.await {
                     tracing::error!(what = self.what, %error, "a leader's work ended badly");
                 }
                 held
             }
-            // It ended by itself, which only a panic or the shutdown explains: the lease runs out by itself.
-            None => None,
+            // The shutdown ends the work, too, and is often seen there first: the lease is still ours to give back.
+            _ = &mut running => if shutdown.is_cancelled() { keep.await } else { None },
         };
         if let Some(held) = held
             && let Err(error) = self.lease.release(held).await
@@ -97,6 +95,7 @@ impl Leader {
         loop {
             let until = held.until;
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return Some(held),
                 () = self.clock.sleep_until(until.min(self.clock.now().plus(step))) => {}
             }
