@@ -165,28 +165,45 @@ pub(crate) fn keys(text: &str, paths: &[&str]) -> Vec<Key> {
     found
 }
 
-/// The text with fields of the outermost object set to new values. Paths are plain names here, each at most once.
-pub(crate) fn set(text: &str, fields: &[(&str, String)]) -> String {
-    // Where in the text each field's value lies.
-    let mut spans: Vec<Option<(usize, usize)>> = vec![None; fields.len()];
+/// Where the values of some fields of the outermost object lie in its text.
+pub(super) struct Spans {
+    /// For each field where its value begins and ends; the last of equal names counts.
+    pub(super) fields: Vec<Option<(usize, usize)>>,
+    /// Where a new member goes: behind the last one, or behind the opening brace.
+    end: usize,
+    /// Whether the object has no members.
+    empty: bool,
+}
+
+/// Finds fields in one pass. Paths are plain names here.
+pub(super) fn spans<'a>(text: &str, names: impl ExactSizeIterator<Item = &'a str> + Clone) -> Spans {
+    let mut fields = vec![None; names.len()];
     let mut end = None;
-    let mut empty = true;
     for member in Members::new(text) {
-        empty = false;
         end = Some(member.end);
-        for ((name, _), span) in fields.iter().zip(&mut spans) {
+        for (name, span) in names.clone().zip(&mut fields) {
             if is_named(&member, name) {
                 *span = Some((member.start, member.end));
             }
         }
     }
-    let mut edits: Vec<(usize, usize, String)> = Vec::with_capacity(fields.len());
+    let empty = end.is_none();
+    Spans { fields, end: end.unwrap_or_else(|| skip_space(text.as_bytes(), 0) + 1), empty }
+}
+
+/// The text with other values at these places; fields that it lacks are added. `fields` are those that were looked for.
+pub(super) fn splice<'a>(
+    text: &str,
+    spans: &Spans,
+    fields: impl Iterator<Item = (&'a str, &'a str)>,
+) -> String {
+    let mut edits: Vec<(usize, usize, &str)> = Vec::with_capacity(spans.fields.len() + 1);
     let mut tail = String::new();
-    for ((name, value), span) in fields.iter().zip(&spans) {
+    for ((name, value), span) in fields.zip(&spans.fields) {
         match span {
-            Some((from, to)) => edits.push((*from, *to, value.clone())),
+            Some((from, to)) => edits.push((*from, *to, value)),
             None => {
-                if !empty || !tail.is_empty() {
+                if !spans.empty || !tail.is_empty() {
                     tail.push(',');
                 }
                 tail.push('"');
@@ -196,11 +213,9 @@ pub(crate) fn set(text: &str, fields: &[(&str, String)]) -> String {
             }
         }
     }
-    // New fields go behind the last member, or behind the opening brace.
-    let end = end.unwrap_or_else(|| skip_space(text.as_bytes(), 0) + 1);
-    edits.push((end, end, tail));
+    edits.push((spans.end, spans.end, &tail));
     edits.sort_by_key(|(from, to, _)| (*from, *to));
-    let mut out = String::with_capacity(text.len() + 64);
+    let mut out = String::with_capacity(text.len() + 128);
     let mut at = 0;
     for (from, to, value) in &edits {
         out.push_str(text.get(at..*from).unwrap_or_default());
@@ -209,6 +224,12 @@ pub(crate) fn set(text: &str, fields: &[(&str, String)]) -> String {
     }
     out.push_str(text.get(at..).unwrap_or_default());
     out
+}
+
+/// The text with fields of the outermost object set to new values. Paths are plain names here, each at most once.
+pub(crate) fn set(text: &str, fields: &[(&str, String)]) -> String {
+    let spans = spans(text, fields.iter().map(|(name, _)| *name));
+    splice(text, &spans, fields.iter().map(|(name, value)| (*name, value.as_str())))
 }
 
 #[cfg(test)]

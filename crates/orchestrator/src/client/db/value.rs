@@ -206,6 +206,76 @@ pub(crate) fn change(text: &str, set: &[(String, Scalar)], increment: &[(String,
     with_fields(text, fields)
 }
 
+/// What a claim changes, worked out once for all documents that it takes: fields of the outermost object, each named
+/// once. Other claims go through [`change`].
+#[derive(Debug)]
+pub(crate) struct PlainChange {
+    fields: Vec<(String, Edit)>,
+}
+
+/// What becomes of one field.
+#[derive(Debug)]
+enum Edit {
+    /// It gets this value, here as JSON text, too.
+    Set(String, Key),
+    /// This is added to it.
+    Add(i64),
+}
+
+impl PlainChange {
+    /// The change, if it is a plain one.
+    pub(crate) fn new(set: &[(String, Scalar)], increment: &[(String, i64)]) -> Option<Self> {
+        let set = set.iter().map(|(field, scalar)| {
+            let key = Key::from(scalar);
+            (field.clone(), Edit::Set(key.to_json().to_string(), key))
+        });
+        let add = increment.iter().map(|(field, delta)| (field.clone(), Edit::Add(*delta)));
+        let fields: Vec<_> = set.chain(add).collect();
+        let plain = fields.iter().enumerate().all(|(place, (name, _))| {
+            !name.contains('.') && fields.iter().take(place).all(|(other, _)| other != name)
+        });
+        plain.then_some(Self { fields })
+    }
+
+    /// Where a field stands among those that change.
+    pub(crate) fn position(&self, field: &str) -> Option<usize> {
+        self.fields.iter().position(|(name, _)| name == field)
+    }
+
+    /// What it makes of one document's text, and the keys of the fields that change, in their order.
+    ///
+    /// # Errors
+    /// As [`change`].
+    pub(crate) fn apply(&self, text: &str) -> Result<(String, Vec<Key>)> {
+        let spans = scan::spans(text, self.fields.iter().map(|(name, _)| name.as_str()));
+        let mut keys = Vec::with_capacity(self.fields.len());
+        let mut sums = Vec::with_capacity(self.fields.len());
+        for ((name, edit), span) in self.fields.iter().zip(&spans.fields) {
+            let (key, text) = match edit {
+                Edit::Set(_, key) => (key.clone(), String::new()),
+                Edit::Add(delta) => {
+                    let found = span
+                        .map_or(Key::Null, |(from, to)| scan::key_of(text.get(from..to).unwrap_or_default()));
+                    let present = match found {
+                        Key::Null => 0,
+                        Key::Int(value) => value,
+                        _ => return Err(DatabaseError::Invalid(format!("`{name}` is not an integer"))),
+                    };
+                    let sum = sum(name, present, *delta)?;
+                    (Key::Int(sum), sum.to_string())
+                }
+            };
+            keys.push(key);
+            sums.push(text);
+        }
+        let values = self.fields.iter().zip(&sums).map(|((name, edit), sum)| match edit {
+            Edit::Set(text, _) => (name.as_str(), text.as_str()),
+            Edit::Add(_) => (name.as_str(), sum.as_str()),
+        });
+        Ok((scan::splice(text, &spans, values), keys))
+    }
+}
+
 /// The text with the fields set, the last of equal names counting.
 fn with_fields(text: &str, fields: Vec<(&str, Value)>) -> Result<String> {
     let plain = fields.iter().enumerate().all(|(place, (name, _))| {
@@ -447,4 +517,61 @@ pub(crate) fn not_indexable(collection: Collection, index: &str) -> DatabaseErro
     DatabaseError::Invalid(format!(
         "the fields of the unique index {index} of {collection} must be null, booleans, integers or texts"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scalar() -> impl Strategy<Value = Scalar> {
+        prop_oneof![
+            Just(Scalar::Null),
+            any::<bool>().prop_map(Scalar::Bool),
+            any::<i64>().prop_map(Scalar::Int),
+            "[a-z\"\\\\é]{0,4}".prop_map(Scalar::Text),
+        ]
+    }
+
+    fn body() -> impl Strategy<Value = Map<String, Value>> {
+        let value = prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::from),
+            "[a-z\"\\\\]{0,4}".prop_map(Value::from),
+            Just(serde_json::json!({ "a": [1, "b"] })),
+        ];
+        prop::collection::btree_map("[a-e]{1,2}", value, 0..6).prop_map(|map| map.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_change_makes_what_the_general_one_makes(
+            body in body(),
+            set in prop::collection::vec(("[a-e]{1,2}", scalar()), 0..4),
+            increment in prop::collection::vec(("[a-e]{1,2}", any::<i64>()), 0..3),
+        ) {
+            let Some(plain) = PlainChange::new(&set, &increment) else { return Ok(()) };
+            let text = serde_json::to_string(&body).unwrap();
+            match (plain.apply(&text), change(&text, &set, &increment)) {
+                (Ok((made, keys)), Ok(wanted)) => {
+                    prop_assert_eq!(&made, &wanted);
+                    for (place, field) in set.iter().map(|(f, _)| f).chain(increment.iter().map(|(f, _)| f)).enumerate() {
+                        prop_assert_eq!(plain.position(field), Some(place));
+                        prop_assert_eq!(&keys[place], &scan::key(&made, field));
+                    }
+                }
+                (Err(made), Err(wanted)) => prop_assert_eq!(made.to_string(), wanted.to_string()),
+                (made, wanted) => prop_assert!(false, "{:?} instead of {:?}", made, wanted),
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_named_twice_or_by_a_path_is_no_plain_change() {
+        let one = || vec![("a".to_owned(), Scalar::Null)];
+        assert!(PlainChange::new(&one(), &[("b".to_owned(), 1)]).is_some());
+        assert!(PlainChange::new(&one(), &[("a".to_owned(), 1)]).is_none());
+        assert!(PlainChange::new(&[("a.b".to_owned(), Scalar::Null)], &[]).is_none());
+    }
 }

@@ -45,6 +45,11 @@ pub(super) fn is_lost(error: &DatabaseError, job: &Job) -> bool {
     }
 }
 
+fn not_journalled(key: &str) -> JobError {
+    let text = format!("the effect `{key}` was not journalled before it was tried");
+    JobError::Permanent(Error::new(ErrorCode::Internal, text))
+}
+
 /// The context of one attempt.
 pub(super) struct Context {
     inner: Arc<Inner>,
@@ -64,6 +69,11 @@ impl Context {
     /// Whether a journal write was refused because another worker has the job.
     pub(super) fn lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
+    }
+
+    /// The job as it was claimed, with the journal as it is now.
+    pub(super) fn into_job(self) -> Job {
+        Job { effects: self.effects.into_inner(), ..self.claimed }
     }
 
     async fn write(&self, key: &str, effect: Effect) -> Result<(), JobError> {
@@ -118,11 +128,19 @@ impl JobContext for Context {
     async fn record(&self, key: &str, outcome: Value) -> Result<(), JobError> {
         let _journal = self.journal.lock().await;
         let Some(mut effect) = self.effects.lock().get(key).cloned() else {
-            let text = format!("the effect `{key}` was not journalled before it was tried");
-            return Err(JobError::Permanent(Error::new(ErrorCode::Internal, text)));
+            return Err(not_journalled(key));
         };
         effect.outcome = Some(outcome);
         self.write(key, effect).await
+    }
+
+    async fn note(&self, key: &str, outcome: Value) -> Result<(), JobError> {
+        let _journal = self.journal.lock().await;
+        match self.effects.lock().get_mut(key) {
+            Some(effect) => effect.outcome = Some(outcome),
+            None => return Err(not_journalled(key)),
+        }
+        Ok(())
     }
 
     fn effects(&self) -> BTreeMap<String, Effect> {

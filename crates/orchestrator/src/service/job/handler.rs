@@ -118,8 +118,15 @@ pub trait JobContext: Send + Sync {
     /// record is returned, and the caller looks the effect up before it tries again.
     async fn intend(&self, key: &str, intent: Value) -> Result<Effect, JobError>;
 
-    /// Records what came of a journalled effect.
+    /// Records what came of a journalled effect, durably.
     async fn record(&self, key: &str, outcome: Value) -> Result<(), JobError>;
+
+    /// As [`JobContext::record`], but written only with the job's next write: the next intent, or the end of the attempt,
+    /// whatever that is. For effects that recovery looks up by their key anyway: a crash before that write costs the look,
+    /// and never a second effect.
+    async fn note(&self, key: &str, outcome: Value) -> Result<(), JobError> {
+        self.record(key, outcome).await
+    }
 
     /// The journal.
     fn effects(&self) -> BTreeMap<String, Effect>;

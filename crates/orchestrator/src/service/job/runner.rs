@@ -167,27 +167,26 @@ impl Attempt<'_> {
         let mut job = job;
         let mut reruns = 0;
         loop {
-            let context = Context::new(Arc::clone(self.inner), job.clone());
-            let conclusion = match &given_up {
-                Some(reason) => self.give_up(&context, job.clone(), reason).await,
-                None => {
-                    let ended = self.call_phase(&context).await;
-                    job.effects = context.effects();
-                    if context.lost() || self.lost.is_cancelled() {
-                        return Ok("lost");
-                    }
-                    match self.conclude(&mut job, ended) {
-                        Ok(conclusion) => conclusion,
-                        Err(reason) => {
-                            given_up = Some(reason);
-                            continue;
-                        }
-                    }
-                }
+            let context = Context::new(Arc::clone(self.inner), job);
+            let attempt = match &given_up {
+                Some(reason) => Err(self.give_up(&context, context.job().clone(), reason).await),
+                None => Ok(self.call_phase(&context).await),
             };
-            if context.lost() || self.lost.is_cancelled() {
+            let lost = context.lost();
+            job = context.into_job();
+            if lost || self.lost.is_cancelled() {
                 return Ok("lost");
             }
+            let conclusion = match attempt {
+                Err(given_up) => given_up,
+                Ok(ended) => match self.conclude(&mut job, ended) {
+                    Ok(conclusion) => conclusion,
+                    Err(reason) => {
+                        given_up = Some(reason);
+                        continue;
+                    }
+                },
+            };
             let Conclusion { job: next, changes, outcome } = conclusion.map_err(Error::internal)?;
             match self.commit_end(&job, &next, changes).await {
                 Ok(()) => return Ok(outcome),

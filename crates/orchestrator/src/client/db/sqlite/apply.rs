@@ -14,7 +14,7 @@ use super::{
 use crate::{
     client::db::{
         scan,
-        value::{self, Key},
+        value::{self, Key, PlainChange},
     },
     core::client::{
         database::{
@@ -64,6 +64,17 @@ pub(super) struct PreparedClaim {
     increment: Vec<(String, i64)>,
     /// Whether it changes a field of a unique index, and so may be refused half-way.
     may_collide: bool,
+    /// The change and the columns that it touches, if it is a plain one that can't collide.
+    plain: Option<(PlainChange, Vec<Touched>)>,
+}
+
+/// A column that a claim changes.
+#[derive(Debug)]
+struct Touched {
+    /// Its place among the table's columns.
+    column: usize,
+    /// Its place among the fields that change.
+    field: usize,
 }
 
 fn unknown(collection: Collection) -> DatabaseError {
@@ -101,8 +112,19 @@ pub(super) fn prepare_claim(layout: &Layout, claim: Claim) -> Result<PreparedCla
     };
     let unique = table.spec.indexes.iter().filter(|index| index.unique);
     let may_collide = unique.flat_map(|index| index.fields).any(touches);
+    // A column of a dotted path changes with the field that the path begins at.
+    let inside = |field: &&str| field.contains('.') && touches(field);
+    let plain =
+        PlainChange::new(&set, &increment).filter(|_| !may_collide && !table.columns.iter().any(inside));
+    let plain = plain.map(|change| {
+        let columns = table.columns.iter().enumerate();
+        let touched = columns
+            .filter_map(|(column, field)| change.position(field).map(|field| Touched { column, field }))
+            .collect();
+        (change, touched)
+    });
     let query = Query { collection, filter, sort, limit, after: None };
-    Ok(PreparedClaim { table, query, set, increment, may_collide })
+    Ok(PreparedClaim { table, query, set, increment, may_collide, plain })
 }
 
 /// Refuses keys that a unique index can't hold.
@@ -126,7 +148,10 @@ fn key_of<'a>(table: &Table, keys: &'a [Key], field: &str) -> &'a Key {
 struct Found {
     rowid: i64,
     version: i64,
+    /// Its text, where it is needed.
     body: String,
+    /// Whether it is as the write expects it.
+    expected: bool,
     /// The bits of the columns that differ from the new keys.
     changed: u64,
 }
@@ -178,23 +203,13 @@ fn apply(connection: &Connection, prepared: &Prepared) -> Applied<()> {
         bind(&mut statement, 4, keys.iter())?;
         return execute(connection, statement, (table, id, keys), true);
     }
-    // Only some writes need to see the body that is there.
-    let needs_body = match &write.op {
-        WriteOp::Add { .. } => true,
-        WriteOp::Replace { expect, .. } | WriteOp::Delete { expect } | WriteOp::Require { expect } => {
-            matches!(expect, Expect::Field(..))
-        }
-        WriteOp::Insert { .. } => false,
-    };
-    let Some(found) = lookup(connection, table, id, keys, needs_body)? else {
+    let Some(found) = lookup(connection, table, write, keys)? else {
         return Err(DatabaseError::Missing { collection, id: id.to_owned() }.into());
     };
+    if !found.expected {
+        return Err(DatabaseError::Conflict { collection, id: id.to_owned() }.into());
+    }
     match &write.op {
-        WriteOp::Replace { expect, .. } | WriteOp::Delete { expect } | WriteOp::Require { expect }
-            if !holds(expect, &found) =>
-        {
-            Err(DatabaseError::Conflict { collection, id: id.to_owned() }.into())
-        }
         WriteOp::Replace { body, .. } => replace(connection, table, id, &found, body, keys),
         WriteOp::Delete { .. } => {
             connection.prepare_cached(&table.delete)?.execute([found.rowid])?;
@@ -208,26 +223,30 @@ fn apply(connection: &Connection, prepared: &Prepared) -> Applied<()> {
     }
 }
 
-fn holds(expect: &Expect, found: &Found) -> bool {
-    match expect {
-        Expect::Version(wanted) => found.version.unsigned_abs() == *wanted,
-        Expect::Field(path, wanted) => scan::key(&found.body, path) == Key::from(wanted),
-    }
+fn expected(expect: &Expect, version: i64, row: &Row<'_>) -> rusqlite::Result<bool> {
+    Ok(match expect {
+        Expect::Version(wanted) => version.unsigned_abs() == *wanted,
+        Expect::Field(path, wanted) => scan::key(row.get_ref(3)?.as_str()?, path) == Key::from(wanted),
+    })
 }
 
-fn lookup(
-    connection: &Connection,
-    table: &Table,
-    id: &str,
-    keys: &[Key],
-    needs_body: bool,
-) -> Applied<Option<Found>> {
+/// Finds the row that a write is about. Bodies are long: what can be told from the row in place is not copied out of it.
+fn lookup(connection: &Connection, table: &Table, write: &Write, keys: &[Key]) -> Applied<Option<Found>> {
+    let (expect, needs_body) = match &write.op {
+        WriteOp::Replace { expect, .. } | WriteOp::Delete { expect } | WriteOp::Require { expect } => {
+            (Some(expect), false)
+        }
+        WriteOp::Add { .. } => (None, true),
+        WriteOp::Insert { .. } => (None, false),
+    };
     let mut statement = connection.prepare_cached(&table.lookup)?;
-    let found = statement.query_row([id], |row| {
+    let found = statement.query_row([&write.id], |row| {
+        let version = row.get(2)?;
         Ok(Found {
             rowid: row.get(0)?,
-            version: row.get(2)?,
+            version,
             body: if needs_body { row.get(3)? } else { String::new() },
+            expected: expect.map_or(Ok(true), |expect| expected(expect, version, row))?,
             changed: changed(row, keys)?,
         })
     });
@@ -332,10 +351,13 @@ pub(super) fn claim(connection: &Connection, claim: &PreparedClaim) -> Applied<V
 
 fn take(connection: &Connection, claim: &PreparedClaim) -> Applied<Vec<Document>> {
     let PreparedClaim { table, query, set, increment, .. } = claim;
+    if let Some((change, touched)) = &claim.plain {
+        return take_plainly(connection, (table, query), change, touched);
+    }
     let mut taken: Vec<(Found, Document)> = Vec::with_capacity(query.limit.min(256));
     query::each_row(connection, table, &table.selected, query, query.limit, |row| {
         let version: i64 = row.get(2)?;
-        let found = Found { rowid: row.get(0)?, version, body: row.get(3)?, changed: 0 };
+        let found = Found { rowid: row.get(0)?, version, body: row.get(3)?, expected: true, changed: 0 };
         let document = Document { id: row.get(1)?, version: version.unsigned_abs() + 1, body: String::new() };
         taken.push((found, document));
         Ok(())
@@ -350,4 +372,67 @@ fn take(connection: &Connection, claim: &PreparedClaim) -> Applied<Vec<Document>
         documents.push(document);
     }
     Ok(documents)
+}
+
+/// A document that is about to be taken.
+struct Taken {
+    rowid: i64,
+    /// The bits of the columns that change.
+    changed: u64,
+    /// The keys of the fields that change.
+    keys: Vec<Key>,
+    /// As it will be.
+    document: Document,
+}
+
+/// The claim whose fields are known by name: one pass over each body, and one statement for all rows that change alike.
+fn take_plainly(
+    connection: &Connection,
+    (table, query): (&Table, &Query),
+    change: &PlainChange,
+    touched: &[Touched],
+) -> Applied<Vec<Document>> {
+    let mut taken: Vec<Taken> = Vec::with_capacity(query.limit.min(256));
+    let mut refused = None;
+    query::each_row(connection, table, &table.selected, query, query.limit, |row| {
+        let version: i64 = row.get(2)?;
+        let (body, keys) = match change.apply(row.get_ref(3)?.as_str()?) {
+            Ok(changed) => changed,
+            Err(error) => {
+                refused = Some(error);
+                return Ok(());
+            }
+        };
+        let mut changed = 0;
+        for Touched { column, field } in touched {
+            if keys
+                .get(*field)
+                .is_some_and(|key| !row.get_ref(COLUMNS + column).is_ok_and(|at| same(at, key)))
+            {
+                changed |= 1 << column;
+            }
+        }
+        let document = Document { id: row.get(1)?, version: version.unsigned_abs() + 1, body };
+        taken.push(Taken { rowid: row.get(0)?, changed, keys, document });
+        Ok(())
+    })?;
+    // Before the first write: a field that can't be added to refuses the whole claim.
+    if let Some(error) = refused {
+        return Err(error.into());
+    }
+    let mut open: Option<(u64, CachedStatement<'_>)> = None;
+    for one in &taken {
+        let mut statement = match open.take() {
+            Some((changed, statement)) if changed == one.changed => statement,
+            _ => connection.prepare_cached(&table.update(one.changed))?,
+        };
+        statement.raw_bind_parameter(1, one.document.version.cast_signed())?;
+        statement.raw_bind_parameter(2, &one.document.body)?;
+        let moved = touched.iter().filter(|at| one.changed & (1 << at.column) != 0);
+        let next = bind(&mut statement, 3, moved.filter_map(|at| one.keys.get(at.field)))?;
+        statement.raw_bind_parameter(next, one.rowid)?;
+        statement.raw_execute()?;
+        open = Some((one.changed, statement));
+    }
+    Ok(taken.into_iter().map(|one| one.document).collect())
 }

@@ -238,7 +238,7 @@ impl Committer for SqliteDatabase {
         if writes.is_empty() {
             return Ok(());
         }
-        writer::ask(&running.writer, |reply| Request::Commit { writes, reply }).await
+        writer::ask(&running.writer, |reply| Request::Commit { writes, reply }).await.map(drop)
     }
 }
 

@@ -53,8 +53,9 @@ pub(super) struct Counters {
 pub(super) enum Request {
     /// Make tables and indexes.
     Connect { schema: &'static [CollectionSpec], reply: oneshot::Sender<Result<()>> },
-    /// Apply a changeset.
-    Commit { writes: Vec<Prepared>, reply: oneshot::Sender<Result<()>> },
+    /// Apply a changeset. It goes back with the answer, so that its texts are freed where they were made, and not by the
+    /// one thread that all wait for.
+    Commit { writes: Vec<Prepared>, reply: oneshot::Sender<Result<Vec<Prepared>>> },
     /// Claim documents.
     Claim { claim: Box<PreparedClaim>, reply: oneshot::Sender<Result<Vec<Document>>> },
     /// Answer when everything before is done.
@@ -109,10 +110,13 @@ impl Request {
                     Outcome::Refused(error) => Err(error),
                 });
             }
-            Self::Connect { reply, .. }
-            | Self::Commit { reply, .. }
-            | Self::Ping { reply }
-            | Self::Close { reply } => {
+            Self::Commit { writes, reply } => {
+                let _ = reply.send(match outcome {
+                    Outcome::Refused(error) => Err(error),
+                    Outcome::Done | Outcome::Claimed(_) => Ok(writes),
+                });
+            }
+            Self::Connect { reply, .. } | Self::Ping { reply } | Self::Close { reply } => {
                 let _ = reply.send(match outcome {
                     Outcome::Refused(error) => Err(error),
                     Outcome::Done | Outcome::Claimed(_) => Ok(()),
