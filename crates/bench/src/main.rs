@@ -38,8 +38,21 @@ enum Bench {
     Reserve,
     /// Offerings filtered and ranked over 100,000 units, through the whole API.
     Offerings,
-    /// Jobs enqueued, claimed and completed on SQLite with durable commits.
-    Jobs,
+    /// Jobs on our engine and on others, side by side: burn-down, open loop, loss of a worker.
+    Jobs(jobs::Args),
+    /// Keeps a server alive as long as its own standard input is open; `jobs` starts it.
+    #[command(hide = true)]
+    JobsKeep {
+        /// The command line.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<std::ffi::OsString>,
+    },
+    /// Our engine, told what to do by lines; `jobs` starts it.
+    #[command(hide = true)]
+    JobsOurs(jobs::ours::Args),
+    /// The fake provider and chain; `jobs` starts it.
+    #[command(hide = true)]
+    JobsWorld,
     /// A block of 100,000 accounts sealed and proved.
     Seal,
     /// What a daemon takes that nobody calls.
@@ -60,7 +73,7 @@ type BenchResult = Result<Vec<Row>, Box<dyn std::error::Error>>;
 const ALL: [(&str, &str); 6] = [
     ("reserve", "from a reservation to S3 keys over HTTP, one client"),
     ("offerings", "GET /market/offerings over 100,000 units, through the whole API"),
-    ("jobs", "jobs enqueued, claimed and completed on SQLite with durable commits"),
+    ("jobs", "jobs on our engine and on others, side by side"),
     ("seal", "a block of 100,000 accounts sealed and proved"),
     ("idle", "memory and processor time of a daemon that nobody calls"),
     ("store", "jobs through the database alone: insert, claim, complete"),
@@ -73,7 +86,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Bench::All => all()?,
         Bench::Reserve => reserve::run()?,
         Bench::Offerings => offerings::run()?,
-        Bench::Jobs => jobs::run()?,
+        Bench::Jobs(args) => {
+            let (rows, complaint) = jobs::run(&args)?;
+            row::print(&rows, cli.json)?;
+            return complaint.map_or(Ok(()), |complaint| Err(complaint.into()));
+        }
+        Bench::JobsKeep { words } => return jobs::program::keep(&words),
+        Bench::JobsOurs(args) => return jobs::ours::run(&args),
+        Bench::JobsWorld => return jobs::world::serve(),
         Bench::Seal => seal::run()?,
         Bench::Idle(args) => idle::run(&args)?,
         Bench::Store(args) => store::store(&args),
@@ -90,8 +110,11 @@ fn all() -> BenchResult {
     let own = std::env::current_exe()?;
     let mut rows = Vec::new();
     for (name, _) in ALL {
+        // The peers are for `cargo xtask bench jobs`, which installs them.
+        let alone: &[&str] = if name == "jobs" { &["--ours", "--rounds", "3"] } else { &[] };
         let output = std::process::Command::new(&own)
             .args([name, "--json"])
+            .args(alone)
             .stderr(std::process::Stdio::inherit())
             .output()?;
         if !output.status.success() {
