@@ -3,6 +3,7 @@
 mod backends;
 mod cache;
 mod interrupt;
+mod peers;
 mod testbed;
 
 use std::{
@@ -38,6 +39,8 @@ enum Task {
         #[command(subcommand)]
         action: backends::Action,
     },
+    /// Fetch the job engines that `bench jobs` runs beside ours, and say where the file is that names them.
+    Peers,
     /// Measure, in a release build, and print the figures beside the machine's own limits.
     Bench {
         /// Which benchmark; `list` names them, `all` runs them all.
@@ -45,6 +48,12 @@ enum Task {
         /// Print an array of rows {name, value, unit, baseline, ratio, goal, holds}.
         #[arg(long)]
         json: bool,
+        /// For `jobs`: write the raw figures and the plot to docs/benchmarks.
+        #[arg(long)]
+        record: bool,
+        /// Passed on to the benchmark, such as `--ours` or `--jobs 2000 --rounds 1` for `jobs`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<OsString>,
     },
 }
 
@@ -52,7 +61,11 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test { embedded, filter } => test(embedded, &filter),
         Task::Backends { action } => backends::act(action),
-        Task::Bench { name, json } => bench(&name, json),
+        Task::Peers => peers::kit(&root()).and_then(|kit| {
+            use std::io::Write as _;
+            writeln!(std::io::stdout(), "{}", kit.display()).map_err(|error| error.to_string())
+        }),
+        Task::Bench { name, json, record, rest } => bench(&name, json, record, &rest),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,7 +122,7 @@ fn test(embedded: bool, filter: &[OsString]) -> Result<(), String> {
     servers.release().and(outcome)
 }
 
-fn bench(name: &str, json: bool) -> Result<(), String> {
+fn bench(name: &str, json: bool, record: bool, rest: &[OsString]) -> Result<(), String> {
     // The daemon's program as well: `idle` starts it.
     let mut packages = vec!["--package", "orchestrator-bench", "--package", "orchestrator"];
     let on_servers = name == "cluster";
@@ -128,9 +141,17 @@ fn bench(name: &str, json: bool) -> Result<(), String> {
         command.envs(servers.environment.iter().map(|(name, value)| (name, value)));
     }
     command.args(["--bin", "orchestrator-bench", "--", name]);
-    if json {
+    // In front of what is passed on, which may hold it, too: clap knows each once.
+    if json && !rest.iter().any(|word| word == "--json") {
         command.arg("--json");
     }
+    if name == "jobs" && !rest.iter().any(|word| word == "--ours") {
+        command.arg("--kit").arg(peers::kit(&root())?);
+    }
+    if record {
+        command.arg("--out").arg(root().join("docs/benchmarks"));
+    }
+    command.args(rest);
     let outcome = run(&format!("bench {name}"), &mut command);
     match servers {
         Some(servers) => servers.release().and(outcome),

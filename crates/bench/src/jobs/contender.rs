@@ -68,8 +68,12 @@ pub struct Kit {
     pub node: PathBuf,
     /// The peers' programs, with their packages beside them.
     pub programs: PathBuf,
-    /// Debian's packages, unpacked.
-    pub debian: PathBuf,
+    /// Debian's PostgreSQL, unpacked.
+    pub postgres: PathBuf,
+    /// Debian's Redis, unpacked.
+    pub redis: PathBuf,
+    /// The tool that counts syncs.
+    pub strace: PathBuf,
     /// Python with Temporal's packages.
     pub temporal: PathBuf,
     /// What could not be installed, and why.
@@ -90,28 +94,22 @@ impl Kit {
         needed.iter().find_map(|part| self.missing.get(*part)).map(String::as_str)
     }
 
-    fn debian(&self, path: &str) -> OsString {
-        self.debian.join(path).into()
-    }
-
-    fn libraries(&self) -> OsString {
-        let architecture = std::env::consts::ARCH;
-        let mut all = OsString::from("LD_LIBRARY_PATH=");
-        for directory in
-            [format!("usr/lib/{architecture}-linux-gnu"), format!("lib/{architecture}-linux-gnu")]
-        {
-            all.push(self.debian.join(directory));
-            all.push(":");
-        }
-        all
-    }
-
-    /// The tool that counts syncs: the system's, or the one that was unpacked.
+    /// The tool that counts syncs, or the system's.
     #[must_use]
-    pub fn strace(&self) -> PathBuf {
-        let own = self.debian.join("usr/bin/strace");
-        if own.exists() { own } else { "strace".into() }
+    pub fn tracer(&self) -> PathBuf {
+        if self.strace.exists() { self.strace.clone() } else { "strace".into() }
     }
+}
+
+/// Where programs of unpacked packages find their libraries.
+fn libraries(root: &Path) -> OsString {
+    let architecture = std::env::consts::ARCH;
+    let mut all = OsString::from("LD_LIBRARY_PATH=");
+    for directory in [format!("usr/lib/{architecture}-linux-gnu"), format!("lib/{architecture}-linux-gnu")] {
+        all.push(root.join(directory));
+        all.push(":");
+    }
+    all
 }
 
 /// A contender at work: its servers, who enqueues and who works.
@@ -235,8 +233,8 @@ impl Session {
         let bin = "usr/lib/postgresql/15/bin";
         let prefix = |program: &str| {
             let mut all = words(["unshare", "--user", "--map-user=1000", "--map-group=1000", "env"]);
-            all.push(self.kit.libraries());
-            all.push(self.kit.debian(&format!("{bin}/{program}")));
+            all.push(libraries(&self.kit.postgres));
+            all.push(self.kit.postgres.join(bin).join(program).into());
             all.push("-D".into());
             all.push(self.data().into());
             all
@@ -275,8 +273,8 @@ impl Session {
         let port = free_port()?;
         fs::create_dir_all(self.data())?;
         let mut server = words(["env"]);
-        server.push(self.kit.libraries());
-        server.push(self.kit.debian("usr/bin/redis-server"));
+        server.push(libraries(&self.kit.redis));
+        server.push(self.kit.redis.join("usr/bin/redis-server").into());
         server.extend(words([
             "--bind",
             "127.0.0.1",

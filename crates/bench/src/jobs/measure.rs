@@ -105,7 +105,7 @@ impl Bench {
     /// When there is no runtime.
     pub fn new(kit: Kit, address: String) -> Result<Self, Fault> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { kit, world: World::new(&address)?, address, runtime })
+        Ok(Self { kit, world: World::new(&address), address, runtime })
     }
 
     fn session(&self, contender: Contender, workers: usize, delay: Duration) -> Result<Session, Fault> {
@@ -274,7 +274,7 @@ impl Bench {
             session.work()?;
         }
         let report = session.directory().join("strace");
-        let mut command = Command::new(self.kit.strace());
+        let mut command = Command::new(self.kit.tracer());
         command.args([
             "-f",
             "-c",

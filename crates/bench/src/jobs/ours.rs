@@ -235,7 +235,7 @@ impl Ours {
             wake: Arc::clone(&wake),
         };
         let tally = Arc::new(Tally::default());
-        let world = World::new(&args.world)?;
+        let world = World::new(&args.world);
         let handlers: Vec<Arc<dyn JobHandler>> =
             vec![Arc::new(Noop(Arc::clone(&tally))), Arc::new(Effects(Arc::clone(&tally), world))];
         let engine = Engine::new(ports, EngineSettings::default(), handlers);

@@ -15,6 +15,10 @@ use axum::{
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
@@ -156,36 +160,45 @@ async fn calls(State(books): State<Shared>) -> Json<Vec<Call>> {
     Json(books.lock().calls.clone())
 }
 
-/// A client of the world.
+/// A client of the world: connections that stay open, and no more of HTTP than this server speaks. The peers' programs
+/// call it by the plainest means of their language, too, so that the effects weigh little beside the engines.
 #[derive(Debug, Clone)]
 pub struct World {
-    client: reqwest::Client,
-    at: String,
+    at: Arc<str>,
     by: u32,
+    idle: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl World {
-    /// The world at an address.
-    ///
-    /// # Errors
-    /// When no client can be made.
-    pub fn new(at: &str) -> Result<Self, Fault> {
-        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(256).build()?;
-        Ok(Self { client, at: at.to_owned(), by: std::process::id() })
+    /// The world at an address, `http://host:port`; nothing is connected yet.
+    #[must_use]
+    pub fn new(at: &str) -> Self {
+        let at = at.strip_prefix("http://").unwrap_or(at).into();
+        Self { at, by: std::process::id(), idle: Arc::default() }
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<StatusCode, Fault> {
-        let answer = request.send().await?;
-        let status = answer.status();
-        // Read to its end, or the connection is not used again.
-        answer.bytes().await?;
-        Ok(status)
+    async fn send(&self, method: &str, path: &str) -> Result<(u16, Vec<u8>), Fault> {
+        let idle = self.idle.lock().pop();
+        let mut stream = match idle {
+            Some(stream) => stream,
+            None => {
+                let stream = TcpStream::connect(&*self.at).await?;
+                stream.set_nodelay(true)?;
+                stream
+            }
+        };
+        let at = &self.at;
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: {at}\r\ncontent-length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let answer = read_answer(&mut stream).await?;
+        self.idle.lock().push(stream);
+        Ok(answer)
     }
 
-    async fn effect(&self, request: reqwest::RequestBuilder) -> Result<(), Fault> {
-        match self.send(request).await? {
-            StatusCode::OK => Ok(()),
-            status => Err(format!("it answered {status}").into()),
+    async fn effect(&self, method: &str, path: &str) -> Result<(), Fault> {
+        match self.send(method, path).await? {
+            (200, _) => Ok(()),
+            (status, _) => Err(format!("it answered {status}").into()),
         }
     }
 
@@ -194,7 +207,7 @@ impl World {
     /// # Errors
     /// When the world does not answer.
     pub async fn put(&self, key: &str) -> Result<(), Fault> {
-        self.effect(self.client.put(format!("{}/provider/{key}?by={}", self.at, self.by))).await
+        self.effect("PUT", &format!("/provider/{key}?by={}", self.by)).await
     }
 
     /// The second.
@@ -202,7 +215,7 @@ impl World {
     /// # Errors
     /// When the world does not answer.
     pub async fn transact(&self, key: &str) -> Result<(), Fault> {
-        self.effect(self.client.post(format!("{}/chain/{key}?by={}", self.at, self.by))).await
+        self.effect("POST", &format!("/chain/{key}?by={}", self.by)).await
     }
 
     /// Whether the chain has a transaction of this job.
@@ -210,8 +223,7 @@ impl World {
     /// # Errors
     /// When the world does not answer.
     pub async fn has_transacted(&self, key: &str) -> Result<bool, Fault> {
-        Ok(self.send(self.client.get(format!("{}/chain/{key}?by={}", self.at, self.by))).await?
-            == StatusCode::OK)
+        Ok(self.send("GET", &format!("/chain/{key}?by={}", self.by)).await?.0 == 200)
     }
 
     /// Forgets everything; from now on transactions take so long.
@@ -219,7 +231,7 @@ impl World {
     /// # Errors
     /// When the world does not answer.
     pub async fn begin(&self, delay: Duration) -> Result<(), Fault> {
-        self.effect(self.client.post(format!("{}/begin?delay_ms={}", self.at, delay.as_millis()))).await
+        self.effect("POST", &format!("/begin?delay_ms={}", delay.as_millis())).await
     }
 
     /// What it counted.
@@ -227,7 +239,7 @@ impl World {
     /// # Errors
     /// When the world does not answer.
     pub async fn counts(&self) -> Result<Counts, Fault> {
-        Ok(self.client.get(format!("{}/counts", self.at)).send().await?.json().await?)
+        Ok(serde_json::from_slice(&self.send("GET", "/counts").await?.1)?)
     }
 
     /// The calls since the beginning, by job, in order.
@@ -235,11 +247,37 @@ impl World {
     /// # Errors
     /// When the world does not answer.
     pub async fn calls(&self) -> Result<BTreeMap<String, Vec<Call>>, Fault> {
-        let calls: Vec<Call> = self.client.get(format!("{}/calls", self.at)).send().await?.json().await?;
+        let calls: Vec<Call> = serde_json::from_slice(&self.send("GET", "/calls").await?.1)?;
         let mut by_job: BTreeMap<String, Vec<Call>> = BTreeMap::new();
         for call in calls {
             by_job.entry(call.key.clone()).or_default().push(call);
         }
         Ok(by_job)
     }
+}
+
+/// Status and body of an answer; this server always tells the length.
+async fn read_answer(stream: &mut TcpStream) -> Result<(u16, Vec<u8>), Fault> {
+    let mut buffer = Vec::with_capacity(512);
+    let body = loop {
+        if stream.read_buf(&mut buffer).await? == 0 {
+            return Err("the connection ended".into());
+        }
+        if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end + 4;
+        }
+    };
+    let head = std::str::from_utf8(buffer.get(..body).unwrap_or_default())?;
+    let status = head.split(' ').nth(1).ok_or("no status")?.parse()?;
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    let length = length.ok_or("no length")?;
+    while buffer.len() < body + length {
+        if stream.read_buf(&mut buffer).await? == 0 {
+            return Err("the connection ended".into());
+        }
+    }
+    Ok((status, buffer.split_off(body)))
 }
