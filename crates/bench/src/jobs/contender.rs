@@ -210,7 +210,7 @@ impl Session {
                     Contender::Restate => "restate.mjs",
                     _ => "graphile.mjs",
                 }));
-                command.env("NODE_ENV", "production");
+                command.env("NODE_ENV", "production").env("RESTATE_LOGGING", "ERROR");
                 command
             }
         };

@@ -191,6 +191,7 @@ async fn serve(args: &Args) -> Result<(), Fault> {
             Err(fault) => json!({ "error": fault.to_string() }),
         };
         if let Some(said) = said.as_object_mut() {
+            said.insert("done".into(), json!(true));
             said.insert("micros".into(), json!(began.elapsed().as_micros()));
         }
         answer(&said);

@@ -71,8 +71,14 @@ impl Program {
     pub fn ask(&mut self, command: &Value) -> Result<Value, Fault> {
         let input = self.input.as_mut().ok_or("the program has ended")?;
         writeln!(input, "{command}")?;
-        let answer = self.answers.recv_timeout(PATIENCE).map_err(|_| format!("no answer to {command}"))?;
-        let answer: Value = serde_json::from_str(&answer)?;
+        let answer: Value = loop {
+            let line = self.answers.recv_timeout(PATIENCE).map_err(|_| format!("no answer to {command}"))?;
+            // Libraries of the peers may say things, too.
+            match serde_json::from_str::<Value>(&line) {
+                Ok(answer) if answer.get("done").is_some() || answer.get("error").is_some() => break answer,
+                _ => {}
+            }
+        };
         match answer.get("error") {
             Some(error) => Err(format!("{command}: {error}").into()),
             None => Ok(answer),

@@ -7,6 +7,8 @@ use super::value::Key;
 pub(super) struct Member<'a> {
     /// What stands between the name's quotes.
     pub(super) name: &'a str,
+    /// Whether the name is spelt with escapes.
+    escaped: bool,
     /// Where the value's text begins.
     pub(super) start: usize,
     /// Where it ends.
@@ -49,7 +51,7 @@ impl<'a> Iterator for Members<'a> {
         let start = skip_space(bytes, colon + 1);
         let end = skip_value(bytes, start);
         self.at = end;
-        Some(Member { name, start, end })
+        Some(Member { name, escaped: name.contains('\\'), start, end })
     }
 }
 
@@ -103,7 +105,7 @@ fn skip_value(bytes: &[u8], mut at: usize) -> usize {
 }
 
 fn is_named(member: &Member<'_>, wanted: &str) -> bool {
-    if !member.name.contains('\\') {
+    if !member.escaped {
         return member.name == wanted;
     }
     unescape(member.name).is_some_and(|name| name == wanted)

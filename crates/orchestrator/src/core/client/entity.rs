@@ -92,7 +92,8 @@ pub(super) fn body_of<T: Entity>(value: &T) -> String {
 }
 
 fn splice<T: Serialize>(version: u32, value: &T) -> Option<String> {
-    let mut text = Vec::with_capacity(256);
+    // Most entities fit, and what does not grow is not copied.
+    let mut text = Vec::with_capacity(1_024);
     write!(text, "{PREFIX}{version}").ok()?;
     let at = text.len();
     serde_json::to_writer(&mut text, value).ok()?;

@@ -321,7 +321,8 @@ impl Engine {
         let held = Held { renewed_at: now, lost: lost.clone() };
         inner.running.lock().insert(job.id, held);
         let (shared, kind) = (Arc::clone(inner), Arc::clone(kind));
-        inner.tasks.spawn(async move {
+        // Boxed: an attempt is large, and the layers between here and the runtime would each move it.
+        inner.tasks.spawn(Box::pin(async move {
             let id = job.id;
             runner::run(&shared, &kind, job, phase, &lost).await;
             shared.running.lock().remove(&id);
@@ -329,7 +330,7 @@ impl Engine {
             if shared.backlog.load(Ordering::Acquire) {
                 shared.wake.jobs.notify_one();
             }
-        })
+        }))
     }
 
     /// Claims. A claim that is refused may have met a document that can't be counted on: those are set aside first.
