@@ -62,7 +62,8 @@ pub fn kit(root: &Path) -> Result<PathBuf, String> {
             .and_then(|()| fs::write(directory.join(FINISHED), "").map_err(|error| error.to_string()));
         if let Err(problem) = made {
             eprintln!("{what}: {problem}");
-            missing.insert(what, problem);
+            // The command, and the first line of what it said.
+            missing.insert(what, problem.lines().next().unwrap_or_default().to_owned());
         }
     };
     let debian = |packages: &'static [&'static str]| {
@@ -104,8 +105,9 @@ fn node(directory: &Path, sources: &Path) -> Result<(), String> {
         fs::copy(sources.join(name), directory.join(name)).map_err(|error| format!("{name}: {error}"))?;
     }
     let mut npm = Command::new("npm");
+    // Not `ci`, which asks for lock entries of optional packages that registries may lack for other machines.
     npm.current_dir(directory).args([
-        "ci",
+        "install",
         "--ignore-scripts",
         "--no-audit",
         "--no-fund",

@@ -3,12 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -41,6 +43,10 @@ use crate::{
 
 /// Largest claim of one lane.
 const MAX_CLAIM: usize = 1_024;
+
+/// A claim of more than this is run in groups of as many: one task, and one wake-up of the runtime for all whose commits were
+/// answered together. Kinds with few jobs at once, which are those that work long, never come to that.
+const GROUP: usize = 32;
 
 /// While some lanes are known to have a backlog they are claimed from without a look at the queue; every so many ticks the
 /// engine looks all the same, so that other lanes get their turn.
@@ -113,10 +119,30 @@ pub(super) struct Kind {
 
 /// A job in the hands of this process.
 pub(super) struct Held {
+    /// The fencing token of the attempt.
+    token: i64,
     /// When its lease was last set.
     pub(super) renewed_at: Timestamp,
     /// Cancelled when another worker turns out to have it.
     pub(super) lost: CancellationToken,
+}
+
+/// Takes a job out of the hands of this process when its attempt ends, even by a panic: or its lease would be renewed for
+/// ever.
+struct Hand {
+    inner: Arc<Inner>,
+    id: JobId,
+    token: i64,
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        let mut running = self.inner.running.lock();
+        // A job that is due again at once may be in another attempt's hands already.
+        if running.get(&self.id).is_some_and(|held| held.token == self.token) {
+            running.remove(&self.id);
+        }
+    }
 }
 
 /// What the engine's tasks share.
@@ -301,10 +327,31 @@ impl Engine {
         }
         let labels = [("kind", lane.kind.as_str()), ("phase", lane.phase().as_str())];
         metrics::counter!("orchestrator_jobs_claimed_total", &labels).increment(claimed as u64);
-        for Stored { value: job, .. } in damage::readable(inner, documents).await {
-            self.start(kind, lane.phase(), job, now, slots.split(1));
+        let readable = damage::readable(inner, documents).await;
+        let alone = readable.len() <= GROUP;
+        let mut attempts =
+            readable.into_iter().map(|job| self.attempt(kind, lane.phase(), job.value, now, slots.split(1)));
+        if alone {
+            attempts.for_each(|attempt| drop(inner.tasks.spawn(attempt)));
+            return Ok(claimed);
         }
-        Ok(claimed)
+        loop {
+            let mut group: FuturesUnordered<_> = attempts
+                .by_ref()
+                .take(GROUP)
+                .map(|attempt| AssertUnwindSafe(attempt).catch_unwind())
+                .collect();
+            if group.is_empty() {
+                return Ok(claimed);
+            }
+            inner.tasks.spawn(async move {
+                while let Some(ended) = group.next().await {
+                    if ended.is_err() {
+                        tracing::error!("an attempt panicked; its lease will run out");
+                    }
+                }
+            });
+        }
     }
 
     /// Starts a job that was claimed at `now`; the handle ends with the attempt.
@@ -316,21 +363,33 @@ impl Engine {
         now: Timestamp,
         slot: Option<OwnedSemaphorePermit>,
     ) -> JoinHandle<()> {
-        let inner = &self.inner;
+        self.inner.tasks.spawn(self.attempt(kind, phase, job, now, slot))
+    }
+
+    /// The attempt at a job that was claimed at `now`, which is in the hands of this process from now on. Boxed: it is large,
+    /// and the layers between here and the runtime would each move it.
+    fn attempt(
+        &self,
+        kind: &Arc<Kind>,
+        phase: Phase,
+        job: Job,
+        now: Timestamp,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> BoxFuture<'static, ()> {
         let lost = CancellationToken::new();
-        let held = Held { renewed_at: now, lost: lost.clone() };
-        inner.running.lock().insert(job.id, held);
-        let (shared, kind) = (Arc::clone(inner), Arc::clone(kind));
-        // Boxed: an attempt is large, and the layers between here and the runtime would each move it.
-        inner.tasks.spawn(Box::pin(async move {
-            let id = job.id;
+        let (id, token) = (job.id, job.lease_token);
+        let held = Held { token, renewed_at: now, lost: lost.clone() };
+        self.inner.running.lock().insert(id, held);
+        let (hand, kind) = (Hand { inner: Arc::clone(&self.inner), id, token }, Arc::clone(kind));
+        Box::pin(async move {
+            let shared = Arc::clone(&hand.inner);
             runner::run(&shared, &kind, job, phase, &lost).await;
-            shared.running.lock().remove(&id);
+            drop(hand);
             drop(slot);
             if shared.backlog.load(Ordering::Acquire) {
                 shared.wake.jobs.notify_one();
             }
-        }))
+        })
     }
 
     /// Claims. A claim that is refused may have met a document that can't be counted on: those are set aside first.
