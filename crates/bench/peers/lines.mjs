@@ -60,7 +60,7 @@ export async function inBatches(from, count, one) {
   await Promise.all([lane(), lane(), lane(), lane()]);
 }
 
-/** An open loop: every 5 ms what is due by then, whether or not the last batch is through. */
+/** An open loop: every millisecond what is due by then, whether or not the last batch is through. */
 export async function openLoop(from, rate, seconds, batch) {
   const began = now();
   const pending = new Set();
@@ -74,7 +74,7 @@ export async function openLoop(from, rate, seconds, batch) {
       const promise = batch(jobs).finally(() => pending.delete(promise));
       pending.add(promise);
     }
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 1));
   }
   await Promise.all(pending);
   return sent;

@@ -43,6 +43,8 @@ pub struct BurnDown {
     pub enqueue_seconds: f64,
     /// How long working off took.
     pub drain_seconds: f64,
+    /// Whether jobs ran while they were enqueued, because nothing holds them back: then there is no backlog to work off.
+    pub pushed: bool,
     /// Processor seconds of all processes of the contender, from the first enqueue to the last completion.
     pub cpu_seconds: f64,
     /// What the world counted; nothing for jobs without effects.
@@ -57,10 +59,10 @@ impl BurnDown {
         self.jobs as f64 / self.cpu_seconds.max(0.01)
     }
 
-    /// Jobs a second while the backlog is worked off.
+    /// Jobs a second while the backlog is worked off; while they are enqueued, too, if there is none.
     #[must_use]
     pub fn per_second(&self) -> f64 {
-        self.jobs as f64 / self.drain_seconds
+        self.jobs as f64 / if self.pushed { self.seconds() } else { self.drain_seconds }
     }
 
     /// Jobs a second, enqueuing counted.
@@ -155,7 +157,7 @@ impl Bench {
         let drain_seconds = began.elapsed().as_secs_f64() - enqueue_seconds;
         let cpu_seconds = program::cpu(&roots) - before;
         let world = if kind == "effects" { Some(self.counts()?) } else { None };
-        Ok(BurnDown { jobs, enqueue_seconds, drain_seconds, cpu_seconds, world })
+        Ok(BurnDown { jobs, enqueue_seconds, drain_seconds, pushed: push, cpu_seconds, world })
     }
 
     /// An open loop of jobs without effects at `rate`; how long each waited from when it was to be enqueued until it

@@ -36,6 +36,9 @@ pub struct Args {
     /// Leave the peers out.
     #[arg(long)]
     ours: bool,
+    /// Only contenders with one of these, separated by commas, in their names.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Where the peers are: a file that `cargo xtask bench jobs` makes.
     #[arg(long)]
     kit: Option<PathBuf>,
@@ -48,6 +51,12 @@ pub struct Args {
     /// How long, in seconds, a killed worker's jobs are waited for.
     #[arg(long, default_value_t = 65)]
     kill_window: u64,
+}
+
+impl Args {
+    fn names(&self, contender: Contender) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| contender.name().contains(part))
+    }
 }
 
 /// From the second round on, runs that would take longer than this get as many fewer jobs.
@@ -94,7 +103,7 @@ fn whole(args: &Args) -> Result<(Vec<Row>, Option<String>), Fault> {
         faults: Vec::new(),
     };
     if !args.ours {
-        for contender in Contender::ALL {
+        for contender in Contender::ALL.into_iter().filter(|it| args.names(*it)) {
             let lacks = if args.kit.is_none() && contender != Contender::Ours {
                 Some("`cargo xtask bench jobs` installs the peers")
             } else {
@@ -116,8 +125,10 @@ fn whole(args: &Args) -> Result<(Vec<Row>, Option<String>), Fault> {
 
 impl Run<'_> {
     fn contenders(&self) -> Vec<Contender> {
-        let takes_part =
-            |it: &Contender| (!self.args.ours || *it == Contender::Ours) && !self.absent.contains_key(it);
+        let takes_part = |it: &Contender| {
+            let wanted = if self.args.ours { *it == Contender::Ours } else { self.args.names(*it) };
+            wanted && !self.absent.contains_key(it)
+        };
         Contender::ALL.into_iter().filter(takes_part).collect()
     }
 
@@ -144,7 +155,7 @@ impl Run<'_> {
                 }
                 for (kind, what) in [("noop", NOOP), ("effects", EFFECTS)] {
                     // The development server is slow and no peer: a glance will do.
-                    let most = if contender.is_scored() { self.args.jobs } else { self.args.jobs / 20 };
+                    let most = if contender.is_scored() { self.args.jobs } else { self.args.jobs / 100 };
                     let jobs = sizes.get(&(contender, kind)).copied().unwrap_or(most);
                     match self.bench.burn_down(contender, kind, jobs) {
                         Ok(burn) => {
@@ -161,7 +172,14 @@ impl Run<'_> {
     fn raw(&mut self, round: usize) -> Result<(), Fault> {
         let directory = tempfile::tempdir()?;
         let raw = raw::limit(directory.path(), self.args.jobs)?;
-        self.figures.note("raw store", Contender::Ours, round, raw, "jobs/s");
+        self.figures.note("raw store", Contender::Ours, round, raw.per_second, "jobs/s");
+        self.figures.note(
+            "raw store per CPU-second",
+            Contender::Ours,
+            round,
+            raw.per_cpu_second,
+            "jobs/CPU-s",
+        );
         Ok(())
     }
 
@@ -218,6 +236,12 @@ impl Run<'_> {
             rows.push(row.at_least(70.0));
             rows.push(
                 Row::new("jobs: enqueued and burnt down, no-op, ours beside the raw store", ours, "jobs/s")
+                    .beside(raw),
+            );
+        }
+        if let (Some(ours), Some(raw)) = (ours(NOOP), ours("raw store per CPU-second")) {
+            rows.push(
+                Row::new("jobs: per CPU-second, no-op, ours beside the raw store", ours, "jobs/CPU-s")
                     .beside(raw),
             );
         }
@@ -309,7 +333,7 @@ impl Run<'_> {
 
     fn syncs(&mut self) {
         for contender in self.contenders() {
-            let jobs = if contender.is_scored() { self.args.jobs.min(2_000) } else { 200 };
+            let jobs = if contender.is_scored() { self.args.jobs.min(2_000) } else { 50 };
             match self.bench.syncs(contender, jobs) {
                 Ok(syncs) => self.figures.note("syncs per job no-op", contender, 1, syncs, "syncs"),
                 Err(fault) => self.fault(contender, "syncs", &fault),

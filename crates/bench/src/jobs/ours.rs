@@ -295,11 +295,11 @@ impl Ours {
         Ok(())
     }
 
-    /// Every five milliseconds what is due by then, whether or not the last batch is through.
+    /// Every millisecond what is due by then, whether or not the last batch is through.
     #[expect(clippy::cast_precision_loss, reason = "a number of jobs")]
     async fn open_loop(&self, kind: JobKind, from: usize, rate: f64, seconds: f64) -> Result<usize, Fault> {
         let (began, first) = (Instant::now(), self.ids.now());
-        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
         let mut sent = 0_usize;
         let mut commits = tokio::task::JoinSet::new();
         while began.elapsed().as_secs_f64() < seconds {

@@ -22,6 +22,7 @@ use orchestrator::{
 use rusqlite::{Connection, params};
 
 use super::ours;
+use crate::process::Thread;
 
 /// Jobs of one transaction: as many as our writer has in one when it is busy.
 const BATCH: usize = 1_000;
@@ -74,11 +75,20 @@ fn written(number: usize, ids: &IdGenerator) -> Result<Written, Fault> {
     Ok(Written { id: id.to_string(), dedup, subject, kind: kind.as_str(), due, until, bodies })
 }
 
-/// Jobs a second, by the wall clock.
+/// What the store can do.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Jobs a second, by the wall clock.
+    pub per_second: f64,
+    /// Jobs for a second of the one core that it uses.
+    pub per_cpu_second: f64,
+}
+
+/// Measures it.
 ///
 /// # Errors
 /// When the disk or the database fails.
-pub fn limit(directory: &Path, jobs: usize) -> Result<f64, Fault> {
+pub fn limit(directory: &Path, jobs: usize) -> Result<Limit, Fault> {
     let path = directory.join("raw.db");
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(async {
@@ -97,7 +107,9 @@ pub fn limit(directory: &Path, jobs: usize) -> Result<f64, Fault> {
          PRAGMA wal_autocheckpoint = {};",
         options.cache_kib, options.checkpoint_pages
     ))?;
-    let began = Instant::now();
+    let thread = Thread::current().ok_or("the kernel does not tell of this thread")?;
+    let taken = || thread.cpu().ok_or("the kernel does not tell of this thread");
+    let (began, before) = (Instant::now(), taken()?);
     for batch in all.chunks(BATCH) {
         insert(&connection, batch)?;
     }
@@ -106,14 +118,15 @@ pub fn limit(directory: &Path, jobs: usize) -> Result<f64, Fault> {
         claim(&connection, batch, first)?;
         complete(&connection, batch, first)?;
     }
-    let seconds = began.elapsed().as_secs_f64();
+    let (seconds, cpu) = (began.elapsed().as_secs_f64(), taken()? - before);
     drop(connection);
     for end in ["", "-wal", "-shm"] {
         // The directory goes anyway.
         let _ = std::fs::remove_file(directory.join(format!("raw.db{end}")));
     }
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-    Ok(jobs as f64 / seconds)
+    let jobs = jobs as f64;
+    Ok(Limit { per_second: jobs / seconds, per_cpu_second: jobs / cpu })
 }
 
 fn insert(connection: &Connection, batch: &[Written]) -> rusqlite::Result<()> {
