@@ -236,3 +236,41 @@ async fn an_effect_is_journalled_before_it_is_tried_and_tried_again_unchanged() 
     assert_eq!(job.state, JobState::Completed);
     assert_eq!(job.effects["send"].outcome, Some(json!("sent")));
 }
+
+/// Notes the outcome of one effect and dies after it has journalled the next.
+struct Noting {
+    seen: Arc<Mutex<Vec<Option<serde_json::Value>>>>,
+}
+
+#[async_trait]
+impl JobHandler for Noting {
+    fn kind(&self) -> JobKind {
+        KIND
+    }
+
+    async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
+        let first = context.intend("first", json!(1)).await?;
+        self.seen.lock().push(first.outcome);
+        context.note("first", json!("there")).await?;
+        assert!(context.note("never intended", json!(1)).await.is_err());
+        context.intend("second", json!(2)).await?;
+        if context.job().attempts == 1 {
+            panic!("after the next intent");
+        }
+        context.note("second", json!("there, too")).await?;
+        Ok(Processed::Done(orchestrator::core::client::database::Changeset::new()))
+    }
+}
+
+#[tokio::test]
+async fn a_noted_outcome_is_written_with_the_next_intent_and_with_the_end() {
+    let world = World::new(28);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let engine = world.engine_over(world.db.clone(), vec![Arc::new(Noting { seen: seen.clone() })]);
+    let id = world.enqueue(world.new_job(KIND, "s", "1")).await;
+    world.settle(&[&engine]).await;
+    assert_eq!(*seen.lock(), [None, Some(json!("there"))]);
+    let job = world.job(id).await;
+    assert_eq!(job.state, JobState::Completed);
+    assert_eq!(job.effects["second"].outcome, Some(json!("there, too")));
+}

@@ -161,7 +161,10 @@ fn of_known_kinds(filter: Filter) -> Filter {
 async fn return_all(inner: &Inner, jobs: Vec<Stored<Job>>, now: Timestamp) -> usize {
     let outcomes = stream::iter(jobs)
         .map(|Stored { version, value: mut job }| async move {
-            let changed = outcome::lose_lease(&mut job, now, now);
+            // In front of what has not begun: the queue is in the order of `due`, and a backlog must not keep what was cut
+            // short from its end.
+            let due = job.created_at.min(now);
+            let changed = outcome::lose_lease(&mut job, now, due);
             if let Err(error) = changed {
                 tracing::error!(job = %job.id, %error, "a lease on a job that does not run");
                 return false;
