@@ -53,7 +53,7 @@ impl Contender {
         }
     }
 
-    /// Whether it counts as a peer: Temporal's development server keeps its history in one unsynced SQLite file.
+    /// Whether it counts as a peer: Temporal's development server is not made for load, so its figures are shown, no more.
     #[must_use]
     pub const fn is_scored(self) -> bool {
         !matches!(self, Self::Temporal)

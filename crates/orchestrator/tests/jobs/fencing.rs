@@ -274,3 +274,28 @@ async fn a_noted_outcome_is_written_with_the_next_intent_and_with_the_end() {
     assert_eq!(job.state, JobState::Completed);
     assert_eq!(job.effects["second"].outcome, Some(json!("there, too")));
 }
+
+#[tokio::test]
+async fn what_a_lost_lease_cut_short_comes_before_what_has_not_begun() {
+    let world = World::new(29);
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let stuck = scripted(KIND, move |_, _| Act::Gate(held.clone()))
+        .policy(|policy| policy.timeout = Micros::from_days(1));
+    let slow = world.engine(vec![stuck]);
+    let begun = world.enqueue(world.new_job(KIND, "a", "begun")).await;
+    slow.tick().await.unwrap();
+    turn().await;
+    world.clock.advance(Micros::from_secs(1));
+    let waiting = world.enqueue(world.new_job(KIND, "b", "waiting")).await;
+    world.clock.advance(Micros::from_secs(31));
+    let one_at_a_time = scripted(KIND, |_, _| Act::Done).policy(|policy| policy.concurrency = 1);
+    let quick = world.engine(vec![one_at_a_time]);
+    assert_eq!(quick.reap().await.unwrap(), 1);
+    quick.tick().await.unwrap();
+    quick.idle().await;
+    assert_eq!(world.state(begun).await, JobState::Completed);
+    assert_eq!(world.state(waiting).await, JobState::Created);
+    gate.add_permits(1);
+    slow.idle().await;
+}
