@@ -97,6 +97,7 @@ pub async fn open_database(
     let mut changes: Option<Arc<dyn ChangeSource>> = None;
     let database: Arc<dyn DatabaseClient> = match config.database.backend {
         DatabaseBackend::Sqlite => {
+            super::backup::interrupted(config)?;
             SqliteDatabase::open(&config.data.dir.join("orchestrator.db"), Options::default())?
         }
         #[cfg(feature = "mongodb")]

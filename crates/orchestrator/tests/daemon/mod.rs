@@ -1,6 +1,7 @@
 //! The real binary, as a process: started, asked over HTTP, stopped by signals, killed, and used by clients that nobody
 //! here wrote.
 
+mod backup;
 mod cli;
 mod commands;
 mod crash;

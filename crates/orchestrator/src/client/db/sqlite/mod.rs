@@ -2,6 +2,7 @@
 //! read beside it.
 
 mod apply;
+pub mod backup;
 mod layout;
 mod query;
 mod reader;
@@ -19,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::{ErrorCode, OptionalExtension};
 use tokio::sync::mpsc;
 
+pub use self::layout::LAYOUT;
 use self::{
     layout::{Layout, Table},
     reader::Readers,
