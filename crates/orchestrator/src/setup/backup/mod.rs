@@ -62,6 +62,7 @@ pub struct Manifest {
     /// The program that made it.
     pub program: String,
     /// The instant that it shows, by the clock of the machine.
+    #[serde(with = "readable")]
     pub made_at: Timestamp,
     /// Documents in each collection of the database.
     pub documents: BTreeMap<String, u64>,
@@ -75,6 +76,21 @@ pub struct Manifest {
     pub storage: bool,
     /// Every file but this one.
     pub files: Vec<files::Entry>,
+}
+
+/// A time as people write it.
+mod readable {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::core::market::quantity::Timestamp;
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(time)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        Timestamp::parse_rfc3339(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 impl Manifest {

@@ -28,16 +28,21 @@ impl Frozen {
     /// [`DatabaseError::Unavailable`] when a file is missing, or held for ten seconds.
     pub fn at_one_instant(files: &[&Path]) -> Result<Self> {
         let Some(first) = files.first() else { return Ok(Self { readers: Vec::new() }) };
-        let pause = open(first)?;
+        let begun = open(first).and_then(|pause| {
+            pause.execute_batch("BEGIN IMMEDIATE").map_err(failure)?;
+            Ok(pause)
+        });
+        let pause = match begun {
+            Ok(pause) => pause,
+            // On a disk that can only be read nothing moves. A file that is in use has a log beside it.
+            Err(_) if !has_log(first) => {
+                let readers = files.iter().map(|file| open_still(file)).collect::<Result<Vec<_>>>()?;
+                return Ok(Self { readers });
+            }
+            Err(error) => return Err(error),
+        };
         let readers = files.iter().map(|file| open(file)).collect::<Result<Vec<_>>>()?;
-        pause.execute_batch("BEGIN IMMEDIATE").map_err(failure)?;
-        for reader in &readers {
-            // The first read is what fixes the instant.
-            let fix = reader
-                .execute_batch("BEGIN")
-                .and_then(|()| reader.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())));
-            fix.map_err(failure)?;
-        }
+        readers.iter().try_for_each(begin)?;
         pause.execute_batch("ROLLBACK").map_err(failure)?;
         Ok(Self { readers })
     }
@@ -66,6 +71,31 @@ fn open(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags).map_err(failure)?;
     connection.busy_timeout(PATIENCE).map_err(failure)?;
     Ok(connection)
+}
+
+/// A connection to a file that nobody can write to.
+fn open_still(path: &Path) -> Result<Connection> {
+    let name = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection =
+        Connection::open_with_flags(format!("file:{name}?immutable=1"), flags).map_err(failure)?;
+    begin(&connection)?;
+    Ok(connection)
+}
+
+/// Fixes what the connection reads from now on.
+fn begin(connection: &Connection) -> Result<()> {
+    connection
+        .execute_batch("BEGIN")
+        .and_then(|()| connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())))
+        .map_err(failure)
+}
+
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    Path::new(&log).exists()
 }
 
 /// A copy that nobody writes to.

@@ -185,6 +185,12 @@ fn failure(error: rusqlite::Error) -> DatabaseError {
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => DatabaseError::Full,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => DatabaseError::Unavailable(
+            format!("the database file is damaged ({error}); keep a copy of it, and restore a backup").into(),
+        ),
+        Some(ErrorCode::ReadOnly) => {
+            DatabaseError::Unavailable(format!("the database file can't be written ({error})").into())
+        }
         Some(ErrorCode::TooBig) => DatabaseError::Invalid("the document is too large".to_owned()),
         _ => DatabaseError::Unavailable(error.into()),
     }
