@@ -87,9 +87,13 @@ async fn unit_qos(
     Params(query): Params<QosQuery>,
 ) -> Result<Json<PageView<QosView>>> {
     let limit = PageQuery::new(query.limit, None).limit()?;
-    let to = query.to.map_or_else(|| state.work.now(), |to| to.0);
-    let from = query.from.map_or_else(|| to.minus(DEFAULT_SPAN), |from| from.0);
-    let buckets = state.evidence.qos_history(&caller.call, id, from, to, limit).await?;
+    let buckets = if query.from.is_none() && query.to.is_none() {
+        state.evidence.recent_qos(&caller.call, id, DEFAULT_SPAN, limit).await?
+    } else {
+        let to = query.to.map_or_else(|| state.work.now(), |to| to.0);
+        let from = query.from.map_or_else(|| to.minus(DEFAULT_SPAN), |from| from.0);
+        state.evidence.qos_history(&caller.call, id, from, to, limit).await?
+    };
     Ok(Json(PageView::new(buckets, None)))
 }
 
