@@ -156,6 +156,7 @@ mod tests {
             cache::{MemoryCache, MemoryCacheSettings},
             clock::{ManualClock, SeededEntropy},
         },
+        core::client::clock::Clock as _,
         error::{Error, ErrorCode},
     };
 

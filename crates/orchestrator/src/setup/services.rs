@@ -102,8 +102,7 @@ impl Services {
                 access_settings(config),
             ),
             oracles: OracleService::new(work.clone()),
-            evidence: EvidenceService::new(work.clone(), sla_settings.clone())
-                .with_answers(answers.clone()),
+            evidence: EvidenceService::new(work.clone(), sla_settings.clone()).with_answers(answers.clone()),
             sla: SlaService::new(work.clone(), clients.storage.clone(), sla_settings.clone()),
             reputations: ReputationService::new(work.clone()).with_answers(answers.clone()),
             pricing: PricingService::new(work.clone()),

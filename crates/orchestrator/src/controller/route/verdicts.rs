@@ -77,7 +77,8 @@ struct QosQuery {
     limit: Option<u32>,
 }
 
-/// What oracles saw of the unit, oldest first; open to everybody with a key.
+/// What oracles saw of the unit, oldest first; open to everybody with a key. Without `from` and `to` the last day, at most a
+/// second behind.
 #[utoipa::path(get, path = "/units/{id}/qos", tag = "sla", params(("id" = String, Path, description = "Unit id"), QosQuery),
     responses((status = 200, body = PageView<QosView>)))]
 async fn unit_qos(

@@ -69,7 +69,10 @@ impl ChangeFollower {
                 both = async { tokio::join!(self.source.follow(&self.collections, sender), listening) } => both,
             };
             if let Err(error) = ended {
-                tracing::warn!(error = error::chain(&error), "changes of other replicas may have been missed");
+                tracing::warn!(
+                    error = error::chain(&error),
+                    "changes of other replicas may have been missed"
+                );
             }
             // Nothing is told until the stream is there again.
             self.look_anew();

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -116,6 +119,8 @@ struct Shared {
     state: RwLock<Option<Arc<State>>>,
     // Held by the one who makes the next snapshot; the rest go on with the last one.
     rows: Arc<tokio::sync::Mutex<Held>>,
+    /// Whether changes were taken that are in no snapshot yet.
+    behind: AtomicBool,
     performances: Performances,
     answers: SharedAnswers,
     /// Who tells other replicas at the moment.
@@ -155,8 +160,9 @@ impl OfferingService {
             kept: Micros(settings.full_refresh.get() / 2),
         };
         let telling = Arc::new(Semaphore::new(TELLING));
-        let (state, rows) = (RwLock::new(None), Arc::default());
-        let shared = Shared { reader, ids, feed, settings, state, rows, performances, answers, telling };
+        let (state, rows, behind) = (RwLock::new(None), Arc::default(), AtomicBool::new(false));
+        let shared =
+            Shared { reader, ids, feed, settings, state, rows, behind, performances, answers, telling };
         Self { shared: Arc::new(shared) }
     }
 
@@ -235,7 +241,7 @@ impl OfferingService {
         };
         let now = shared.ids.now();
         let age = now.since(known.snapshot.as_of());
-        let dirty = shared.feed.is_dirty();
+        let dirty = shared.feed.is_dirty() || shared.behind.load(Ordering::Acquire);
         let late = dirty && age >= settings.limit_age;
         if late {
             // The last snapshot is better than no answer while the database is away.
@@ -291,12 +297,14 @@ impl Shared {
         }
     }
 
-    /// A snapshot that is younger than `limit`: the one that there is when it is this one's turn, or a new one.
+    /// A snapshot that is younger than `limit`, or that lacks no change: the one that there is when it is this one's turn, or a
+    /// new one, in any case when the limit is zero.
     async fn anew(self: &Arc<Self>, limit: Micros) -> Result<Arc<State>> {
         let held = Arc::clone(&self.rows).lock_owned().await;
         let known = self.state.read().clone();
         if let Some(state) = known
-            && self.ids.now().since(state.snapshot.as_of()) < limit
+            && (self.ids.now().since(state.snapshot.as_of()) < limit
+                || (limit > Micros::ZERO && !self.feed.is_dirty()))
         {
             return Ok(state);
         }
@@ -322,6 +330,8 @@ impl Shared {
         let now = self.ids.now();
         let changed = self.feed.take();
         let missed = self.feed.take_all();
+        // Until it is there what was taken is still missing in what there is.
+        self.behind.store(missed || !changed.is_empty(), Ordering::Release);
         let all = missed || held.rows.is_empty() || now.since(held.full_at) >= self.settings.full_refresh;
         let loaded = match all {
             true => self.load_all().await,
@@ -335,6 +345,7 @@ impl Shared {
                 if missed {
                     self.feed.note_all();
                 }
+                self.behind.store(false, Ordering::Release);
                 return Err(error);
             }
         };
@@ -355,6 +366,7 @@ impl Shared {
         let answers = Mutex::new(HashMap::new());
         let state = Arc::new(State { snapshot, full_at: held.full_at, answers });
         *self.state.write() = Some(state.clone());
+        self.behind.store(false, Ordering::Release);
         Ok(state)
     }
 
@@ -368,7 +380,8 @@ impl Shared {
             .map(|r| (r.value.unit, r.value.millipoints))
             .collect();
         let units = self.reader.list_all::<DataUnit>(Filter::All).await?;
-        let seen = self.performances.all(&units.iter().map(|stored| &stored.value).collect::<Vec<_>>()).await?;
+        let seen =
+            self.performances.all(&units.iter().map(|stored| &stored.value).collect::<Vec<_>>()).await?;
         let rows = units.into_iter().map(|stored| {
             let unit = stored.value;
             let reputation = reputations.get(&unit.id).copied().unwrap_or(reputation::START);

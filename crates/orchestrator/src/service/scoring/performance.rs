@@ -107,11 +107,10 @@ impl Performances {
         let limit = unit.sla.latency_avg.get();
         Ok(buckets.iter().fold((0, 0), |(good, tried), bucket| {
             let operations = || bucket.value.qos.operations.values();
-            let fast = operations()
-                .fold(0_u64, |sum, s| sum.saturating_add(histogram::at_most(&s.latency, limit)));
+            let fast =
+                operations().fold(0_u64, |sum, s| sum.saturating_add(histogram::at_most(&s.latency, limit)));
             // Bulk transfers have no latency: what counts as tried is what was timed, and what failed.
-            let timed =
-                operations().fold(0_u64, |sum, s| sum.saturating_add(histogram::count(&s.latency)));
+            let timed = operations().fold(0_u64, |sum, s| sum.saturating_add(histogram::count(&s.latency)));
             let failed = bucket.value.attempts_and_failures().1;
             (good.saturating_add(fast), tried.saturating_add(timed).saturating_add(failed))
         }))
