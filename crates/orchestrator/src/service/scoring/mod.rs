@@ -3,6 +3,7 @@
 mod bitmap;
 pub mod feed;
 pub mod offering;
+mod pages;
 mod performance;
 pub mod projection;
 pub mod reputation;

@@ -10,11 +10,10 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
-use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 
 use super::{
     feed::ChangeFeed,
+    pages::SharedPages,
     performance::Performances,
     projection::{Offering, OfferingPage, OfferingSort, Row, Snapshot},
 };
@@ -68,13 +67,6 @@ impl Default for OfferingSettings {
     }
 }
 
-/// How long a page is told for. It may be [`OfferingSettings::limit_age`] old by then: a second in all.
-const TOLD_FOR: Micros = Micros::from_millis(250);
-/// A page that is asked for all the time is told as often, so that it is always there.
-const TELL_EVERY: Micros = Micros::from_millis(125);
-/// Pages that are being told at the same time; when the cache is slow, others are not.
-const TELLING: usize = 32;
-
 type Rows = BTreeMap<String, Arc<Row>>;
 
 /// What snapshots are made of.
@@ -122,9 +114,7 @@ struct Shared {
     /// Whether changes were taken that are in no snapshot yet.
     behind: AtomicBool,
     performances: Performances,
-    answers: SharedAnswers,
-    /// Who tells other replicas at the moment.
-    telling: Arc<Semaphore>,
+    pages: SharedPages,
 }
 
 impl OfferingService {
@@ -159,10 +149,9 @@ impl OfferingService {
             // What is taken over is read again when it is as old as what was read here may become.
             kept: Micros(settings.full_refresh.get() / 2),
         };
-        let telling = Arc::new(Semaphore::new(TELLING));
+        let pages = SharedPages::new(answers);
         let (state, rows, behind) = (RwLock::new(None), Arc::default(), AtomicBool::new(false));
-        let shared =
-            Shared { reader, ids, feed, settings, state, rows, behind, performances, answers, telling };
+        let shared = Shared { reader, ids, feed, settings, state, rows, behind, performances, pages };
         Self { shared: Arc::new(shared) }
     }
 
@@ -187,15 +176,16 @@ impl OfferingService {
         })?;
         let key = format!("{sort:?}/{limit}/{offset}/{filter:?}");
         if self.shared.must_load_all()
-            && let Some(page) = self.shared.told(&key).await
+            && let Some(page) = self.shared.pages.told(&key).await
         {
+            self.shared.refresh_aside();
             return Ok(Arc::new(page));
         }
         let Present { state, fresh } = self.present().await?;
-        let tells = fresh && self.shared.answers.is_shared();
+        let tells = fresh && self.shared.pages.is_shared();
         if let Some(answer) = state.answers.lock().get_mut(&key) {
             if tells {
-                self.shared.tell(&key, answer);
+                self.shared.pages.tell(&key, &answer.page, &mut answer.told_at, self.shared.ids.now());
             }
             return Ok(answer.page.clone());
         }
@@ -258,7 +248,7 @@ impl OfferingService {
 impl Shared {
     /// Whether the next answer waits until everything was read.
     fn must_load_all(&self) -> bool {
-        self.answers.is_shared()
+        self.pages.is_shared()
             && match self.state.read().as_ref() {
                 None => true,
                 Some(known) => {
@@ -266,28 +256,6 @@ impl Shared {
                         && self.ids.now().since(known.snapshot.as_of()) >= self.settings.limit_age
                 }
             }
-    }
-
-    /// What another replica answered a moment ago, while a snapshot is made here.
-    async fn told(self: &Arc<Self>, key: &str) -> Option<OfferingPage> {
-        let told = self.answers.get(&page_key(key), TOLD_FOR).await?;
-        self.refresh_aside();
-        Some(told.value)
-    }
-
-    /// Tells other replicas a page that was asked for before, and was not told just now. Nobody waits for it.
-    fn tell(&self, key: &str, answer: &mut Answer) {
-        let now = self.ids.now();
-        if answer.told_at.is_some_and(|at| now.since(at) < TELL_EVERY) {
-            return;
-        }
-        let Ok(turn) = Arc::clone(&self.telling).try_acquire_owned() else { return };
-        answer.told_at = Some(now);
-        let (answers, key, page) = (self.answers.clone(), page_key(key), answer.page.clone());
-        tokio::spawn(async move {
-            answers.put(&key, page.as_ref(), now, TOLD_FOR).await;
-            drop(turn);
-        });
     }
 
     /// Has a snapshot made, unless that is being done. Not awaited: the request goes on with what there is.
@@ -414,11 +382,6 @@ impl Shared {
         }
         Ok(rows)
     }
-}
-
-/// The name of a page among the shared answers; filters may be long.
-fn page_key(key: &str) -> String {
-    format!("offerings/{}", hex::encode(Sha256::digest(key)))
 }
 
 #[async_trait]
