@@ -173,7 +173,7 @@ backends! {
 }
 
 section! {
-    /// The cache of rate limits, keys and offerings.
+    /// The cache of rate limits, offerings and scores.
     Cache {
         /// `memory` or `redis`.
         backend: CacheBackend = CacheBackend::Memory;
