@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, DefaultConsumerContext},
     error::KafkaError,
     message::Message as _,
 };
+use tokio::sync::Mutex;
 
 use super::{KafkaSettings, blocking, failed, unavailable};
 use crate::core::client::queue::QueueError;
@@ -28,8 +28,8 @@ pub(super) struct Letter {
 
 /// The dead letters of all kinds.
 pub(super) struct Letters {
-    /// One at a time: what it reads is set by hand.
-    consumer: Mutex<BaseConsumer<DefaultConsumerContext>>,
+    /// One at a time: what it reads is set by hand. Who waits for it holds no thread: while no broker answers, many may ask.
+    consumer: Arc<Mutex<BaseConsumer<DefaultConsumerContext>>>,
     timeout: Duration,
 }
 
@@ -51,13 +51,13 @@ impl Letters {
             .set("fetch.wait.max.ms", "100")
             .create()
             .map_err(unavailable)?;
-        Ok(Self { consumer: Mutex::new(consumer), timeout: settings.timeout })
+        Ok(Self { consumer: Arc::new(Mutex::new(consumer)), timeout: settings.timeout })
     }
 
     /// How many wait in these topics.
     pub(super) async fn count(self: Arc<Self>, topics: Vec<String>) -> Result<u64, QueueError> {
+        let consumer = self.consumer.clone().lock_owned().await;
         blocking(move || {
-            let consumer = self.consumer.lock();
             let mut total = 0_u64;
             for topic in &topics {
                 for part in self.parts(&consumer, topic)? {
@@ -71,8 +71,8 @@ impl Letters {
 
     /// The next letters of a topic, up to `max`.
     pub(super) async fn read(self: Arc<Self>, topic: String, max: usize) -> Result<Vec<Letter>, QueueError> {
+        let consumer = self.consumer.clone().lock_owned().await;
         blocking(move || {
-            let consumer = self.consumer.lock();
             let mut found = Vec::new();
             for part in self.parts(&consumer, &topic)? {
                 if found.len() < max {
@@ -86,6 +86,7 @@ impl Letters {
 
     /// Letters that were sent back don't wait any longer.
     pub(super) async fn done(self: Arc<Self>, topic: String, letters: Vec<Letter>) -> Result<(), QueueError> {
+        let consumer = self.consumer.clone().lock_owned().await;
         blocking(move || {
             let mut list = TopicPartitionList::new();
             for letter in letters {
@@ -97,7 +98,7 @@ impl Letters {
                 }
                 .map_err(unavailable)?;
             }
-            self.consumer.lock().commit(&list, CommitMode::Sync).map_err(|error| failed(&topic, error))
+            consumer.commit(&list, CommitMode::Sync).map_err(|error| failed(&topic, error))
         })
         .await
     }
