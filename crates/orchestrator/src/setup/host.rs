@@ -55,7 +55,7 @@ async fn remote(config: &Config) -> Result<Vec<Arc<dyn RemoteResource>>> {
         resources.push(database);
     }
     #[cfg(feature = "kafka")]
-    resources.extend(backends::topics(config));
+    resources.extend(backends::topics(config)?);
     #[cfg(not(any(feature = "aws", feature = "mongodb", feature = "kafka")))]
     let _ = (config, &mut resources);
     Ok(resources)

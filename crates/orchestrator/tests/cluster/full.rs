@@ -128,7 +128,7 @@ async fn complain(cluster: &Cluster) -> (crate::daemon::harness::Api, String, St
 async fn ran(cluster: &Cluster, trigger: &str) -> bool {
     for replica in &cluster.replicas {
         let api = &replica.running.as_ref().unwrap().api;
-        let all = api.all("/triggers").await;
+        let all = api.get("/triggers").await["items"].as_array().unwrap().clone();
         let one = all.iter().find(|one| one["name"] == trigger).unwrap();
         if one["runs"].as_u64().unwrap() > 0 {
             return true;

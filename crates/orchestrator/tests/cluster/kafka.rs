@@ -1,7 +1,7 @@
 //! Kafka as the way of hints: what `setup` makes of topics, shows, mends, refuses and leaves alone; what `doctor` and `ready` say;
 //! and replicas that go on when one of them is killed.
 
-use std::{process::Command, time::Duration};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, process::Command, time::Duration};
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -198,6 +198,40 @@ async fn a_broker_that_does_not_answer_is_named() {
     assert!(!setup.out.contains("everything is ready"), "{}", setup.out);
     let removed = alone.place.cli(&["setup", "--destroy", "--yes"]).await;
     removed.ends(0, &["stay"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_kept_and_what_the_driver_lacks_is_told() {
+    const SECRET: &str = "s3cr3t-of-kafka";
+    let alone = Alone::at(&format!("127.0.0.1:{}", free_port()))
+        .with("log.filter", "debug")
+        .with("kafka.security", "sasl_plaintext")
+        .with("kafka.user", "ann");
+    let missing = alone.place.cli(&["setup", "--plan"]).await;
+    missing.ends(1, &["invalid_config", "kafka.password_file", "ORCHESTRATOR_KAFKA_PASSWORD"]);
+    alone.finds("kafka.user has no password", "look at kafka.security").await;
+
+    let file = alone.place.dir.path().join("password");
+    std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let alone = alone.with("kafka.password_file", &file.display().to_string());
+    alone.place.cli(&["setup", "--plan"]).await.ends(1, &["others may read it", "chmod 600"]);
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let tried = alone.place.cli(&["setup", "--plan"]).await;
+    let shown = alone.place.cli(&["config", "show"]).await;
+    shown.ends(0, &["ann", &file.display().to_string()]);
+    for finished in [&tried, &shown] {
+        assert!(!format!("{}{}", finished.out, finished.err).contains(SECRET), "{}", finished.err);
+    }
+    tried.ends(1, &["kafka.brokers", "unavailable"]);
+
+    let place = alone.place.with("kafka.security", "sasl_ssl").with("kafka.mechanism", "SCRAM-SHA-256");
+    let tried = place.cli(&["setup", "--plan"]).await;
+    // A driver that was built with TLS finds that nobody is there.
+    match tried.err.contains("unavailable") {
+        true => tried.ends(1, &["kafka.brokers"]),
+        false => tried.ends(1, &["invalid_config", "kafka.security", "lacks TLS", "rdkafka/ssl"]),
+    }
 }
 
 /// Stops a process without ending it, or lets it go on.

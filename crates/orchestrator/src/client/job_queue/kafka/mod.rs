@@ -10,6 +10,7 @@ mod admin;
 mod consumer;
 mod lane;
 mod letters;
+mod security;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -26,7 +27,10 @@ use rdkafka::{
 };
 use tokio::sync::OnceCell;
 
-pub use self::admin::{KafkaBroker, KafkaCluster};
+pub use self::{
+    admin::{KafkaBroker, KafkaCluster},
+    security::{KafkaSasl, KafkaSecurity},
+};
 use self::{consumer::HintReader, letters::Letters};
 use super::over_queue::{Hint, hint, hint_of};
 use crate::core::{
@@ -67,6 +71,8 @@ pub struct KafkaSettings {
     pub max_held: usize,
     /// A process that was not heard of for so long loses its partitions to others.
     pub session: Duration,
+    /// How brokers are talked to.
+    pub security: KafkaSecurity,
 }
 
 impl KafkaSettings {
@@ -81,6 +87,7 @@ impl KafkaSettings {
             timeout: Duration::from_secs(10),
             max_held: 10_000,
             session: Duration::from_secs(10),
+            security: KafkaSecurity::default(),
         }
     }
 
@@ -92,6 +99,7 @@ impl KafkaSettings {
             .set("client.id", &self.prefix)
             .set("socket.timeout.ms", timeout)
             .set("reconnect.backoff.max.ms", "1000");
+        self.security.apply(&mut config);
         config
     }
 }
