@@ -35,6 +35,7 @@ pub(super) struct Letters {
 
 /// A partition with letters.
 struct Part {
+    topic: String,
     partition: i32,
     from: i64,
     to: i64,
@@ -58,13 +59,9 @@ impl Letters {
     pub(super) async fn count(self: Arc<Self>, topics: Vec<String>) -> Result<u64, QueueError> {
         let consumer = self.consumer.clone().lock_owned().await;
         blocking(move || {
-            let mut total = 0_u64;
-            for topic in &topics {
-                for part in self.parts(&consumer, topic)? {
-                    total = total.saturating_add(u64::try_from(part.to - part.from).unwrap_or(0));
-                }
-            }
-            Ok(total)
+            let parts = self.parts(&consumer, &topics)?;
+            let waiting = parts.iter().map(|part| u64::try_from(part.to - part.from).unwrap_or(0));
+            Ok(waiting.fold(0, u64::saturating_add))
         })
         .await
     }
@@ -74,9 +71,9 @@ impl Letters {
         let consumer = self.consumer.clone().lock_owned().await;
         blocking(move || {
             let mut found = Vec::new();
-            for part in self.parts(&consumer, &topic)? {
+            for part in self.parts(&consumer, std::slice::from_ref(&topic))? {
                 if found.len() < max {
-                    self.read_part(&consumer, &topic, &part, max, &mut found)?;
+                    self.read_part(&consumer, &part, max, &mut found)?;
                 }
             }
             Ok(found)
@@ -103,29 +100,41 @@ impl Letters {
         .await
     }
 
-    /// Where the letters of a topic begin and end.
+    /// Where the letters of topics begin and end, with as few calls as there can be: `ready` asks this of all topics.
     fn parts(
         &self,
         consumer: &BaseConsumer<DefaultConsumerContext>,
-        topic: &str,
+        topics: &[String],
     ) -> Result<Vec<Part>, QueueError> {
-        let told = |error: KafkaError| failed(topic, error);
-        let metadata = consumer.fetch_metadata(Some(topic), self.timeout).map_err(told)?;
+        // Of one topic, or of all that there are.
+        let one = match topics {
+            [one] => Some(one.as_str()),
+            _ => None,
+        };
+        let told = |error: KafkaError| failed(one.unwrap_or_default(), error);
+        let metadata = consumer.fetch_metadata(one, self.timeout).map_err(told)?;
         let mut list = TopicPartitionList::new();
-        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
-            list.add_partition(topic, partition.id());
+        for name in topics {
+            let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+                return Err(QueueError::NoQueue(name.clone()));
+            };
+            for partition in topic.partitions() {
+                list.add_partition(name, partition.id());
+            }
         }
         let committed = consumer.committed_offsets(list, self.timeout).map_err(told)?;
         let mut parts = Vec::new();
         for element in committed.elements() {
-            let partition = element.partition();
-            let (low, high) = consumer.fetch_watermarks(topic, partition, self.timeout).map_err(told)?;
+            let (topic, partition) = (element.topic().to_owned(), element.partition());
+            let (low, high) = consumer
+                .fetch_watermarks(&topic, partition, self.timeout)
+                .map_err(|error| failed(&topic, error))?;
             let from = match element.offset() {
                 Offset::Offset(offset) => offset.max(low),
                 _ => low,
             };
             if from < high {
-                parts.push(Part { partition, from, to: high });
+                parts.push(Part { topic, partition, from, to: high });
             }
         }
         Ok(parts)
@@ -134,11 +143,11 @@ impl Letters {
     fn read_part(
         &self,
         consumer: &BaseConsumer<DefaultConsumerContext>,
-        topic: &str,
         part: &Part,
         max: usize,
         found: &mut Vec<Letter>,
     ) -> Result<(), QueueError> {
+        let topic = part.topic.as_str();
         let told = |error: KafkaError| failed(topic, error);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, part.partition, Offset::Offset(part.from)).map_err(unavailable)?;
