@@ -8,6 +8,10 @@ mod aws_like;
 mod changes;
 #[cfg(all(feature = "eventbridge", feature = "sns", feature = "redis"))]
 mod doctor;
+#[cfg(all(feature = "eventbridge", feature = "sns", feature = "redis"))]
+mod full;
+#[cfg(all(feature = "kafka", feature = "redis"))]
+mod kafka;
 mod meddler;
 #[cfg(all(feature = "eventbridge", feature = "sns", feature = "redis"))]
 mod mongo_like;

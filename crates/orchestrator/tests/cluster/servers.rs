@@ -53,6 +53,12 @@ impl OwnServer {
         server
     }
 
+    /// Its process id.
+    #[cfg(all(feature = "kafka", feature = "redis"))]
+    pub fn id(&self) -> String {
+        self.child.as_ref().unwrap().id().to_string()
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.path().join("log")
     }
