@@ -4,11 +4,13 @@
 mod backup;
 mod cli;
 mod commands;
-mod crash;
+pub(crate) mod crash;
 mod data_dir;
 mod full_disk;
 pub(crate) mod harness;
 pub(crate) mod load;
+mod overload;
 mod run;
+mod soak;
 mod stock;
 mod unfinished;
