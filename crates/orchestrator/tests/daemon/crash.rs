@@ -60,7 +60,7 @@ pub(crate) async fn kill_under_load(seed: u64, kills: u64) -> Counted {
     let mut daemon = place.start().await;
     let load = Load::begin(&daemon.api, seed, CONSUMERS).await;
     while done < kills {
-        pass(100 + dice.below(1_200)).await;
+        pass(200 + dice.below(1_800)).await;
         daemon.kill();
         done += 1;
         if dice.below(3) == 0 {
