@@ -4,6 +4,7 @@ mod backends;
 mod cache;
 mod interrupt;
 mod peers;
+mod soak;
 mod testbed;
 
 use std::{
@@ -41,6 +42,8 @@ enum Task {
     },
     /// Fetch the job engines that `bench jobs` runs beside ours, and say where the file is that names them.
     Peers,
+    /// Kill the real daemon thousands of times under load and count what was lost or doubled; goes on from its report.
+    Soak(soak::SoakArgs),
     /// Measure, in a release build, and print the figures beside the machine's own limits.
     Bench {
         /// Which benchmark; `list` names them, `all` runs them all.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
             writeln!(std::io::stdout(), "{}", kit.display()).map_err(|error| error.to_string())
         }),
         Task::Bench { name, json, record, rest } => bench(&name, json, record, &rest),
+        Task::Soak(args) => soak::soak(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

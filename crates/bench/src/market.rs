@@ -26,7 +26,7 @@ use orchestrator::{
         access::{AccessSettings, AuditService, CredentialService, KeyService, KeySettings},
         allocation::{AllocationService, AllocationSettings},
         block::{BlockService, BlockStore},
-        job::JobService,
+        job::{Backlog, JobService},
         ledger::{
             accounts::AccountService,
             dispute::{DisputeService, DisputeSettings},
@@ -115,6 +115,7 @@ impl Market {
             reputations: ReputationService::new(work.clone()),
             pricing: PricingService::new(work.clone()),
             jobs: JobService::new(work.clone()),
+            backlog: Backlog::new(database.clone(), clock.clone(), 0),
             triggers: Arc::new(TriggerRegistry::new(database.clone(), database, clock, Vec::new())),
             keys,
             credentials,
