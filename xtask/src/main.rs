@@ -145,17 +145,18 @@ fn bench(name: &str, json: bool, record: bool, rest: &[OsString]) -> Result<(), 
         command.envs(servers.environment.iter().map(|(name, value)| (name, value)));
     }
     command.args(["--bin", "orchestrator-bench", "--", name]);
-    // In front of what is passed on, which may hold it, too: clap knows each once.
-    if json && !rest.iter().any(|word| word == "--json") {
+    // Flags of this program may stand behind what is passed on.
+    let given = |flag: &str| rest.iter().any(|word| word == flag);
+    if json || given("--json") {
         command.arg("--json");
     }
-    if name == "jobs" && !rest.iter().any(|word| word == "--ours") {
+    if name == "jobs" && !given("--ours") {
         command.arg("--kit").arg(peers::kit(&root())?);
     }
-    if record {
+    if record || given("--record") {
         command.arg("--out").arg(root().join("docs/benchmarks"));
     }
-    command.args(rest);
+    command.args(rest.iter().filter(|word| *word != "--json" && *word != "--record"));
     let outcome = run(&format!("bench {name}"), &mut command);
     match servers {
         Some(servers) => servers.release().and(outcome),
