@@ -110,7 +110,8 @@ impl Drop for Program {
 /// When the own program is not found.
 pub fn kept(words: &[OsString]) -> Result<Command, Fault> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("jobs-keep").arg("--").args(words);
+    // In a group of its own: a signal to the benchmark's group must not end the keeper before what it keeps.
+    command.arg("jobs-keep").arg("--").args(words).process_group(0);
     Ok(command)
 }
 
