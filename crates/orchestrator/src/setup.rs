@@ -4,6 +4,7 @@
 //! - `backends` chooses the client of each port, `clients` puts them together, `services` builds on them.
 //! - `daemon` starts and stops the whole, `background` its loops, `first` makes what the first start needs.
 //! - `doctor` asks every dependency for a person, `readiness` for a load balancer.
+//! - `replica` is the daemon's inside over ports that are given: what the simulation runs.
 //! - `host` is what commands do without a daemon.
 
 mod backends;
@@ -16,10 +17,14 @@ mod doctor;
 mod first;
 mod host;
 mod readiness;
+mod replica;
 mod secret;
 mod services;
 
+pub use clients::Ports;
 pub use daemon::{Daemon, StartOptions};
 pub use doctor::{Checkup, doctor};
 pub use first::{OPERATOR_KEY_FILE, provider_token_path, start_provider};
 pub use host::{OfflineKeys, apply, check_account_proof, destroy, plan, plan_destroy, policy, verify};
+pub use replica::Replica;
+pub use services::Services;

@@ -62,6 +62,7 @@ impl ChangeFollower {
                 }
             };
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = listening => {}
                 ended = self.source.follow(&self.collections, sender) => if let Err(error) = ended {
@@ -69,6 +70,7 @@ impl ChangeFollower {
                 }
             }
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.clock.sleep(PAUSE) => {}
             }

@@ -37,6 +37,7 @@ pub async fn watch(
             }
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = clock.sleep(EVERY) => {}
         }

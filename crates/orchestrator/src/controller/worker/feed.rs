@@ -53,6 +53,7 @@ impl OutboxFeed {
         while !shutdown.is_cancelled() {
             if self.sender.receiver_count() == 0 {
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => return,
                     () = self.listened.notified() => {}
                 }
@@ -66,6 +67,7 @@ impl OutboxFeed {
                 }
             }
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.clock.sleep(LOOK) => {}
             }

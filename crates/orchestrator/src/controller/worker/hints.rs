@@ -95,6 +95,7 @@ impl HintConsumer {
         let mut working = JoinSet::new();
         while !stop.is_cancelled() {
             let served = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 served = self.step(lane, &mut working) => served,
             };
@@ -104,6 +105,7 @@ impl HintConsumer {
                 let phase = phase.as_str();
                 tracing::warn!(%kind, phase, error = error::chain(&error), "hints could not be taken");
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => {}
                     () = self.clock.sleep(self.settings.pause) => {}
                 }
@@ -149,6 +151,7 @@ impl HintConsumer {
         if let Some(mut run) = run {
             loop {
                 tokio::select! {
+                    biased;
                     _ = &mut run => break,
                     () = self.clock.sleep(Micros((self.settings.visibility.get() / 3).max(1))) => {}
                 }

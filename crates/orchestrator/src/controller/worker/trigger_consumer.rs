@@ -118,6 +118,7 @@ impl TriggerConsumer {
         let mut running = JoinSet::new();
         loop {
             let received = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => break,
                 received = self.receive() => received,
             };
@@ -132,6 +133,7 @@ impl TriggerConsumer {
                 Err(error) => {
                     tracing::error!(error = error::chain(&error), "triggers could not be received");
                     tokio::select! {
+                        biased;
                         () = shutdown.cancelled() => break,
                         () = self.clock.sleep(Micros::from_secs(1)) => {}
                     }
@@ -140,6 +142,7 @@ impl TriggerConsumer {
             while running.try_join_next().is_some() {}
         }
         tokio::select! {
+            biased;
             () = async { while running.join_next().await.is_some() {} } => {}
             () = self.clock.sleep(self.settings.patience) => {
                 tracing::warn!(running = running.len(), "triggers were cut short; they fire again");
@@ -162,6 +165,7 @@ impl TriggerConsumer {
             }
         };
         tokio::select! {
+            biased;
             () = fired => {}
             // Goes on for as long as it is let.
             () = self.keeper.run(CancellationToken::new()) => {}

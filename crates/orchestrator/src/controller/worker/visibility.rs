@@ -3,7 +3,7 @@
 //! that blocks or waits holds up no renewal.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -47,7 +47,7 @@ struct State {
 #[derive(Default)]
 struct Kept {
     next_id: u64,
-    messages: HashMap<u64, Entry>,
+    messages: BTreeMap<u64, Entry>,
 }
 
 #[derive(Clone)]
@@ -124,6 +124,7 @@ impl VisibilityKeeper {
                 }
             };
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.state.changed.notified() => {}
                 () = wait => {}
