@@ -3,6 +3,7 @@
 mod backends;
 mod cache;
 mod interrupt;
+mod sim;
 mod testbed;
 
 use std::{
@@ -26,6 +27,9 @@ struct Cli {
 enum Task {
     /// Formatting, lints and all tests, on real servers: fetches them and stock S3 clients into a cache first.
     Test {
+        /// Minutes of simulated markets from seeds, after the tests; none unless given.
+        #[arg(long, default_value_t = 0.0)]
+        seeds: f64,
         /// Leave out the back ends of a cluster and the tests with stock clients: for machines without package registries.
         #[arg(long)]
         embedded: bool,
@@ -37,6 +41,12 @@ enum Task {
     Backends {
         #[command(subcommand)]
         action: backends::Action,
+    },
+    /// Run whole markets from seeds, under faults, and compare them with a model; `-- --help` lists what can be asked for.
+    Sim {
+        /// Passed on to the simulator, such as `--seed 7 --faults heavy --trace`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Measure, in a release build, and print the figures beside the machine's own limits.
     Bench {
@@ -50,8 +60,12 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
-        Task::Test { embedded, filter } => test(embedded, &filter),
+        Task::Test { embedded, seeds, filter } => test(embedded, &filter).and_then(|()| match seeds > 0.0 {
+            true => sim::seeds(seeds),
+            false => Ok(()),
+        }),
         Task::Backends { action } => backends::act(action),
+        Task::Sim { arguments } => sim::run(&arguments),
         Task::Bench { name, json } => bench(&name, json),
     };
     match outcome {

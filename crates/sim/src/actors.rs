@@ -228,7 +228,7 @@ impl Actor {
     /// Reserves, funds, uses, renews, contests, closes.
     async fn consume(mut self, me: ConsumerId) {
         let mut mine: Vec<(AllocationId, ProviderId)> = Vec::new();
-        while self.thinks(90).await {
+        while self.thinks(40).await {
             let one = (!mine.is_empty()).then(|| mine[self.dice.index(mine.len())]);
             let choice = self.dice.below(16);
             match (choice, one) {
@@ -282,7 +282,7 @@ impl Actor {
             consumer: None,
             target,
             bytes: Bytes(Bytes::GIB * self.dice.between(1, 2)),
-            period: Micros::from_secs(self.dice.between(240, 1_500)),
+            period: Micros::from_secs(self.dice.between(100, 800)),
             egress_allowance: Bytes(Bytes::GIB * self.dice.below(3)),
         };
         let key = self.key();
@@ -323,7 +323,7 @@ impl Actor {
     async fn renew(&mut self, id: AllocationId) {
         let key = self.key();
         let call = self.call(&key);
-        let period = Micros::from_secs(self.dice.between(60, 600));
+        let period = Micros::from_secs(self.dice.between(60, 300));
         let request = RenewRequest { period, egress_allowance: Bytes(self.dice.below(Bytes::GIB)) };
         let answer = self.ask(move |replica| {
             let call = call.clone();
@@ -382,7 +382,7 @@ impl Actor {
 
     /// Takes money out, and claims that consumers violated their terms.
     async fn provide(mut self, me: ProviderId) {
-        while self.thinks(400).await {
+        while self.thinks(150).await {
             let known: Vec<AllocationId> = {
                 let acknowledged = self.stage.acknowledged.lock();
                 let made = acknowledged.iter().filter_map(|a| match a {
@@ -404,7 +404,7 @@ impl Actor {
 
     /// Decides disputes, and books deposits.
     async fn operate(mut self) {
-        while self.thinks(240).await {
+        while self.thinks(90).await {
             let open = self.stage.disputes.lock().pop();
             match open {
                 // Some lapse.

@@ -13,15 +13,13 @@ use parking_lot::Mutex;
 use crate::time::LaneId;
 
 /// Collections that the model looks at.
-const WATCHED: [Collection; 8] = [
+const WATCHED: [Collection; 6] = [
     schema::UNITS,
     schema::ALLOCATIONS,
     schema::TRANSFERS,
     schema::DISPUTES,
     schema::VERDICTS,
-    schema::REQUESTS,
-    schema::CONSUMERS,
-    schema::CREDENTIALS,
+    schema::AUDIT,
 ];
 
 /// A commit.

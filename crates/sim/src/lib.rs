@@ -8,12 +8,14 @@ pub mod faults;
 pub mod journal;
 pub mod judge;
 pub mod lane;
+pub mod many;
 pub mod model;
 pub mod node;
 pub mod panics;
 pub mod port;
 pub mod run;
 pub mod sabotage;
+pub mod shrink;
 pub mod time;
 pub mod world;
 

@@ -55,7 +55,7 @@ impl Plan {
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
-            millihours: 500,
+            millihours: 250,
             faults: Profile::default(),
             replicas: 0,
             consumers: 3,
@@ -201,7 +201,7 @@ fn live(plan: &Plan) -> Result<Outcome, String> {
     // Whatever still runs is dropped before the books are looked at.
     nodes.iter_mut().for_each(|node| node.kill(&world));
     outside.kill();
-    let mut verdict = judge::judge(&world, &cast, &stage);
+    let mut verdict = judge::judge(&world, &stage);
     if let Err(problem) = rested {
         verdict.violations.insert(0, problem);
     }

@@ -2,6 +2,7 @@
 //! Each lane (a replica, or the world outside) reads it through a clock of its own, which may be wrong.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     future::Future,
     pin::Pin,
@@ -18,6 +19,18 @@ use parking_lot::Mutex;
 
 /// When every run begins.
 pub const START: Timestamp = Timestamp(1_760_000_000_000_000);
+
+thread_local! {
+    static HERE: Cell<i64> = const { Cell::new(START.0) };
+}
+
+/// The simulated seconds since the start in the run of this thread, for its log.
+#[must_use]
+pub fn seconds_here() -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let micros = (HERE.get() - START.0) as f64;
+    micros / 1e6
+}
 
 /// Names a lane.
 pub type LaneId = usize;
@@ -86,6 +99,7 @@ impl Time {
     /// Moves to an instant and wakes those whose time has come.
     pub fn advance_to(&self, to: Timestamp) {
         self.inner.now.fetch_max(to.as_micros(), Ordering::Relaxed);
+        HERE.set(to.as_micros());
         let due = {
             let mut timers = self.inner.timers.lock();
             let rest = timers.waiting.split_off(&(to.as_micros(), u64::MAX));

@@ -102,14 +102,14 @@ pub struct Cast {
 fn config() -> Config {
     let mut config = Config::default();
     let secs = HumanDuration::secs;
-    config.market.reservation_ttl = secs(240);
-    config.market.closing_grace = secs(120);
-    config.market.dispute_deadline = secs(900);
+    config.market.reservation_ttl = secs(150);
+    config.market.closing_grace = secs(60);
+    config.market.dispute_deadline = secs(400);
     config.market.max_teardowns_per_hour = 1_000;
-    config.sla.bucket = secs(120);
-    config.sla.billing_period = secs(600);
-    config.sla.settle_delay = secs(120);
-    config.prober.interval = secs(120);
+    config.sla.bucket = secs(60);
+    config.sla.billing_period = secs(240);
+    config.sla.settle_delay = secs(60);
+    config.prober.interval = secs(60);
     config.access.rotation_overlap = secs(300);
     config.settlement.finality = secs(5);
     let triggers = &mut config.triggers;
@@ -122,7 +122,7 @@ fn config() -> Config {
     triggers.reconcile = secs(300);
     triggers.unit_maintenance = secs(120);
     triggers.expire_credentials = secs(120);
-    triggers.reprice = secs(900);
+    triggers.reprice = secs(600);
     triggers.daily_reputation = secs(1_800);
     triggers.purge_records = secs(3_600);
     config
@@ -215,7 +215,8 @@ impl World {
         let accounts = AccountService::new(work, domains);
         for (n, (id, _)) in cast.providers.iter().enumerate() {
             let request = Some(RequestKey { id: format!("collateral {n}"), fingerprint: String::new() });
-            let call = Call { principal: Principal::Provider(*id), request, trace_id: "founding".into() };
+            let call =
+                Call { principal: Principal::Provider(*id), request, trace_id: format!("collateral {n}") };
             accounts.post_collateral(&call, *id, Amount(STAKE / 2)).await?;
         }
         Ok(cast)
