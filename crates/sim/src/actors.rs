@@ -229,7 +229,7 @@ impl Actor {
     async fn consume(mut self, me: ConsumerId) {
         let mut mine: Vec<(AllocationId, ProviderId)> = Vec::new();
         while self.thinks(40).await {
-            let one = (!mine.is_empty()).then(|| mine[self.dice.index(mine.len())]);
+            let one = self.dice.pick(&mine);
             let choice = self.dice.below(16);
             match (choice, one) {
                 (0..=3, _) | (_, None) => {
@@ -274,9 +274,11 @@ impl Actor {
 
     async fn reserve(&mut self, me: ConsumerId) -> Option<(AllocationId, ProviderId)> {
         let units: Vec<UnitId> = self.stage.cast.providers.iter().flat_map(|(_, u)| u.clone()).collect();
-        let target = match self.dice.below(3) {
+        let target = match self.dice.below(4) {
             0 => Target::Best(OfferingFilter::default()),
-            _ => Target::Unit(units[self.dice.index(units.len())]),
+            1 => Target::Unit(self.dice.pick(&units)?),
+            // Most want the same one: room is short, and taken by several at once.
+            _ => Target::Unit(*units.first()?),
         };
         let request = ReserveRequest {
             consumer: None,
@@ -393,11 +395,11 @@ impl Actor {
             };
             match self.dice.below(3) {
                 0 => self.withdraw(AccountKey::Provider(me)).await,
-                _ if !known.is_empty() => {
-                    let id = known[self.dice.index(known.len())];
-                    self.contest(id, DisputeKind::Violation).await;
+                _ => {
+                    if let Some(id) = self.dice.pick(&known) {
+                        self.contest(id, DisputeKind::Violation).await;
+                    }
                 }
-                _ => {}
             }
         }
     }
@@ -432,7 +434,8 @@ impl Actor {
 
     async fn deposit(&mut self) {
         let consumers = self.stage.cast.consumers.clone();
-        let account = AccountKey::Consumer(consumers[self.dice.index(consumers.len())]);
+        let Some(consumer) = self.dice.pick(&consumers) else { return };
+        let account = AccountKey::Consumer(consumer);
         let amount = Amount(u128::from(self.dice.spread(20)));
         let key = self.key();
         let call = self.call(&key);

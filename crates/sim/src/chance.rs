@@ -42,6 +42,12 @@ impl Dice {
         usize::try_from(self.below(length as u64)).unwrap_or(0)
     }
 
+    /// One of a list, if it has any.
+    pub fn pick<T: Clone>(&mut self, list: &[T]) -> Option<T> {
+        let at = self.index(list.len());
+        list.get(at).cloned()
+    }
+
     /// True with a probability in parts per million.
     pub const fn hits(&mut self, ppm: u32) -> bool {
         self.below(1_000_000) < ppm as u64

@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -153,7 +153,7 @@ impl Profile {
                 skew_ms: 200,
             },
             "heavy" => Self {
-                rates: everywhere(30_000, 40_000),
+                rates: everywhere(20_000, 25_000),
                 restarts_per_hour: 40,
                 pauses_per_hour: 15,
                 cuts_per_hour: 10,
@@ -362,6 +362,8 @@ pub struct Faults {
     /// The lane reaches no database before this instant.
     cut_until: Arc<AtomicI64>,
     fuse: Arc<Fuse>,
+    /// Whether the process is starting: less goes wrong then, or nothing would ever be up for long.
+    starting: Arc<AtomicBool>,
 }
 
 impl Faults {
@@ -369,7 +371,15 @@ impl Faults {
     #[must_use]
     pub fn new(weather: Arc<Weather>, time: Time, (lane, fuse): (LaneId, Arc<Fuse>), dice: Dice) -> Self {
         let dice = Arc::new(Mutex::new(dice));
-        Self { weather, time, lane, dice, cut_until: Arc::new(AtomicI64::new(i64::MIN)), fuse }
+        Self {
+            weather,
+            time,
+            lane,
+            dice,
+            cut_until: Arc::new(AtomicI64::new(i64::MIN)),
+            fuse,
+            starting: Arc::default(),
+        }
     }
 
     /// The lane.
@@ -389,12 +399,27 @@ impl Faults {
         self.cut_until.store(until.as_micros(), Ordering::Relaxed);
     }
 
+    /// Notes whether the process is starting.
+    pub fn set_starting(&self, starting: bool) {
+        self.starting.store(starting, Ordering::Relaxed);
+    }
+
     /// The rates of a port now.
     fn rates(&self, port: Port) -> Rates {
         if self.time.now().as_micros() >= self.weather.until.load(Ordering::Relaxed) {
             return Rates::default();
         }
-        self.weather.profile.rates(port)
+        let rates = self.weather.profile.rates(port);
+        if self.starting.load(Ordering::Relaxed) {
+            let few = |ppm: u32| ppm / 8;
+            return Rates {
+                before: few(rates.before),
+                after: few(rates.after),
+                delay: few(rates.delay),
+                ..rates
+            };
+        }
+        rates
     }
 
     /// Draws whether something with this probability happens, and counts it.

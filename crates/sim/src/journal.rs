@@ -3,7 +3,7 @@
 
 use orchestrator::core::{
     client::{
-        database::{Changeset, Expect, Write, WriteOp},
+        database::{Changeset, Document, Expect, Write, WriteOp},
         schema::{self, Collection},
     },
     market::quantity::Timestamp,
@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use crate::time::LaneId;
 
 /// Collections that the model looks at.
-const WATCHED: [Collection; 6] = [
+const WATCHED: [Collection; 7] = [
+    schema::JOBS,
     schema::UNITS,
     schema::ALLOCATIONS,
     schema::TRANSFERS,
@@ -108,6 +109,21 @@ impl Journal {
         let watched = |write: &&Write| WATCHED.contains(&write.collection);
         let writes: Vec<Write> = changes.writes.iter().filter(watched).cloned().collect();
         if !writes.is_empty() {
+            inner.commits.push(Commit { at, lane, writes });
+        }
+    }
+
+    /// Takes down a document that was claimed, as it is after that.
+    pub fn claim(&self, at: Timestamp, lane: LaneId, collection: Collection, document: &Document) {
+        let mut inner = self.inner.lock();
+        inner.calls += 1;
+        inner.trail.add(&at.as_micros().to_le_bytes());
+        inner.trail.add(&lane.to_le_bytes());
+        inner.trail.add(document.body.as_bytes());
+        if WATCHED.contains(&collection) {
+            let op =
+                WriteOp::Replace { expect: Expect::Version(document.version), body: document.body.clone() };
+            let writes = vec![Write { collection, id: document.id.clone(), op }];
             inner.commits.push(Commit { at, lane, writes });
         }
     }

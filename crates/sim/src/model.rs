@@ -10,6 +10,7 @@ use orchestrator::core::{
         database::{Write, WriteOp},
         schema,
     },
+    job::JobState,
     market::{
         account::{AccountKey, Transfer, TransferKind},
         allocation::{Allocation, AllocationState, RestrictReason},
@@ -66,10 +67,18 @@ pub struct Model {
     pub transfers: BTreeMap<String, Transfer>,
     /// How often a request with a key did what.
     pub requests: BTreeMap<(String, String), u64>,
+    /// Fencing tokens of jobs, and whether a job was over.
+    tokens: BTreeMap<String, (i64, bool)>,
     /// Prices that a unit ever had.
     prices: BTreeMap<UnitId, BTreeSet<(u128, u128)>>,
     /// What does not agree.
     pub violations: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    lease_token: i64,
+    state: JobState,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +155,7 @@ impl Model {
         let mut parts = Parts::default();
         for write in &commit.writes {
             match write.collection {
+                schema::JOBS => self.job(commit, write),
                 schema::UNITS => self.unit(commit, write),
                 schema::ALLOCATIONS => parts.allocations.extend(decode::<Allocation>(write)),
                 schema::TRANSFERS => parts.transfers.extend(decode::<Transfer>(write)),
@@ -184,6 +194,22 @@ impl Model {
         for unit in touched {
             self.room(commit, unit);
         }
+    }
+
+    /// Nobody writes a job who has lost it to another, and what is over stays over.
+    fn job(&mut self, commit: &Commit, write: &Write) {
+        let Some(new) = decode::<Token>(write) else { return };
+        if let Some((token, over)) = self.tokens.get(&write.id).copied() {
+            if new.lease_token < token {
+                let held = new.lease_token;
+                self.wrong(commit, format!("{} was written with token {held}, after {token}", write.id));
+            }
+            if over {
+                self.wrong(commit, format!("{} was over, and is {:?} again", write.id, new.state));
+            }
+        }
+        let over = matches!(new.state, JobState::Completed | JobState::Failed | JobState::Cancelled);
+        self.tokens.insert(write.id.clone(), (new.lease_token, over));
     }
 
     fn unit(&mut self, commit: &Commit, write: &Write) {

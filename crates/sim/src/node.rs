@@ -104,8 +104,10 @@ impl Node {
         let (door, inside) = (self.door.clone(), handle.clone());
         handle.spawn(async move {
             loop {
+                start.faults.set_starting(true);
                 match start.replica().await {
                     Ok(replica) => {
+                        start.faults.set_starting(false);
                         *door.open.lock() = Some((inside, Arc::new(replica)));
                         return;
                     }

@@ -239,7 +239,7 @@ fn new_unit(owner: ProviderId, name: &str, dice: &mut Dice) -> NewUnit {
         profile: None,
         region: "sim".into(),
         country: "DE".into(),
-        capacity: Bytes(Bytes::GIB * dice.between(2, 6)),
+        capacity: Bytes(Bytes::GIB * dice.between(2, 4)),
         features: Features::default(),
         tags: BTreeMap::new(),
         price: PriceTerms { per_gib_month: price, per_gib_egress: Amount(u128::from(dice.below(5_000))) },

@@ -62,7 +62,7 @@ impl SharedStore {
         if changes.is_empty() {
             return Ok(());
         }
-        if self.strikes(Sabotage::LostCommit, 150) {
+        if self.strikes(Sabotage::LostCommit, 60) {
             return Ok(());
         }
         self.tamper(&mut changes).await?;
@@ -180,8 +180,8 @@ impl Claimer for SimDatabase {
             let collection = claim.collection;
             let documents = self.store.memory.claim(claim).await?;
             for document in &documents {
-                let what = [collection.0, document.id.as_str(), document.body.as_str()];
-                self.store.journal.note(self.faults.time().now(), self.faults.lane(), &what);
+                let (now, lane) = (self.faults.time().now(), self.faults.lane());
+                self.store.journal.claim(now, lane, collection, document);
             }
             Ok(documents)
         };
