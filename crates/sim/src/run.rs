@@ -26,7 +26,7 @@ use crate::{
 /// The lane of everything that is no replica.
 pub const WORLD: LaneId = 0;
 /// How long a market may take to come to rest.
-const REST: Micros = Micros::from_secs(8 * 3_600);
+const REST: Micros = Micros::from_secs(3 * 3_600);
 /// Time between two looks whether it has.
 const LOOK: Micros = Micros::from_secs(30);
 /// Steps after which a run is taken to go in circles.

@@ -54,6 +54,8 @@ fn trap(bug: Sabotage, seed: u64) -> Plan {
     let usual = Plan { millihours: 250, consumers: 3, sabotage: bug, ..plan(seed, "light") };
     match bug {
         Sabotage::NoToken => Plan { faults: "heavy".parse().unwrap(), ..usual },
+        // Late calls, and jobs that are tried again meanwhile.
+        Sabotage::NoGeneration => Plan { faults: "provider=0.15,pause,restart".parse().unwrap(), ..usual },
         // Two reservations that each see room, and take it together.
         Sabotage::NoFloor => {
             Plan { faults: "db=delay:0.2".parse().unwrap(), replicas: 2, consumers: 8, ..usual }
