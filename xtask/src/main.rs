@@ -4,6 +4,7 @@ mod backends;
 mod cache;
 mod interrupt;
 mod sim;
+mod soak;
 mod testbed;
 
 use std::{
@@ -48,6 +49,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Kill the real daemon thousands of times under load and count what was lost or doubled; goes on from its report.
+    Soak(soak::SoakArgs),
     /// Measure, in a release build, and print the figures beside the machine's own limits.
     Bench {
         /// Which benchmark; `list` names them, `all` runs them all.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         }),
         Task::Backends { action } => backends::act(action),
         Task::Sim { arguments } => sim::run(&arguments),
+        Task::Soak(args) => soak::soak(&args),
         Task::Bench { name, json } => bench(&name, json),
     };
     match outcome {

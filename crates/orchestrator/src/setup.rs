@@ -2,6 +2,7 @@
 //! daemon, and opens parts of it for commands.
 //!
 //! - `backends` chooses the client of each port, `clients` puts them together, `services` builds on them.
+//! - `backup` copies the embedded default and puts a copy back.
 //! - `daemon` starts and stops the whole, `background` its loops, `first` makes what the first start needs.
 //! - `doctor` asks every dependency for a person, `readiness` for a load balancer.
 //! - `replica` is the daemon's inside over ports that are given: what the simulation runs.
@@ -9,6 +10,7 @@
 
 mod backends;
 mod background;
+mod backup;
 mod clients;
 #[cfg(feature = "aws")]
 mod cloud;
@@ -21,6 +23,7 @@ mod replica;
 mod secret;
 mod services;
 
+pub use backup::{Manifest, Restored, backup, check_backup, restore};
 pub use clients::Ports;
 pub use daemon::{Daemon, StartOptions};
 pub use doctor::{Checkup, doctor};

@@ -21,6 +21,7 @@ use orchestrator::{
         madara::job_queue::JobQueueClient,
         market::quantity::Micros,
     },
+    service::answers::SharedAnswers,
     setup::{Ports, Replica},
 };
 use parking_lot::Mutex;
@@ -202,6 +203,7 @@ impl Start {
             change_source: Some(Arc::new(sim)),
             vault: world.vault(Dice::new(dice.draw(), 2)),
             cache: Arc::new(FaultyCache(cache, faults.clone())),
+            answers: SharedAnswers::none(),
             storage: Arc::new(FaultyStorage(world.storage.clone(), faults.clone())),
             queue: triggers,
             watched: None,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::{backends, secret};
@@ -18,7 +19,7 @@ use crate::{
     },
     config::{
         Config,
-        section::{Dispatch, Settlement},
+        section::{CacheBackend, Dispatch, Settlement},
     },
     controller::worker::OutboxFeed,
     core::{
@@ -42,6 +43,7 @@ use crate::{
     error::{Error, ErrorCode, Result},
     service::{
         access::check_vault,
+        answers::SharedAnswers,
         job::{HintingCommitter, Wake, WakingCommitter, hints},
         scoring::{ChangeFeed, WatchedCommitter},
         settlement::SettlementDomains,
@@ -74,6 +76,8 @@ pub struct Ports {
     pub vault: Arc<dyn Vault>,
     /// Counters of requests.
     pub cache: Arc<dyn CacheClient>,
+    /// Answers that replicas share.
+    pub answers: SharedAnswers,
     /// Blocks and evidence.
     pub storage: Arc<dyn StorageClient>,
     /// Triggers and events.
@@ -126,6 +130,8 @@ pub struct Clients {
     pub change_source: Option<Arc<dyn ChangeSource>>,
     pub vault: Arc<dyn Vault>,
     pub cache: Arc<dyn CacheClient>,
+    /// What replicas tell each other through the cache.
+    pub answers: SharedAnswers,
     pub storage: Arc<dyn StorageClient>,
     pub queue: Arc<dyn QueueClient>,
     /// Queues whose depth is to be watched.
@@ -179,6 +185,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let storage = base.storage().await?;
     let notification = base.notification().await?;
     let cache = base.cache().await?;
+    let answers = answers(config, &cache, &IdGenerator::new(clock.clone(), entropy.clone()));
     let (events, local_feed) = base.events(&queue).await?;
     let schedule = base.schedule(&queue, &node)?;
 
@@ -194,6 +201,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         node,
         shared,
         hinted,
+        answers,
         clock,
         entropy,
         database,
@@ -259,6 +267,7 @@ impl Clients {
             shared: ports.shared,
             hinted: ports.hinted,
             cache: ports.cache,
+            answers: ports.answers,
             feed,
             feed_task,
             clock: ports.clock,
@@ -288,6 +297,19 @@ impl Clients {
             #[cfg(feature = "aws")]
             aws: None,
         })
+    }
+}
+
+/// The answers that replicas share, where they share a cache. Those of another database are told apart by its address: two
+/// markets may have one cache, and the same prefix by mistake.
+fn answers(config: &Config, cache: &Arc<dyn CacheClient>, ids: &IdGenerator) -> SharedAnswers {
+    match config.cache.backend {
+        CacheBackend::Memory => SharedAnswers::none(),
+        CacheBackend::Redis => {
+            let address = format!("{}\n{}", config.database.url, config.database.name);
+            let digest = hex::encode(Sha256::digest(address));
+            SharedAnswers::over(cache.clone(), ids.clone(), digest.get(..16).unwrap_or(&digest))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use orchestrator::{
     client::db::memory::MemoryDatabase,
     core::client::{
-        changes::{Change, ChangeSource},
+        changes::{Change, ChangeSource, Told},
         database::{
             Changeset, Claim, Claimer, Committer, DatabaseClient, DatabaseError, Document, Expect, Filter,
             Page, Query, Reader, Result, WriteOp,
@@ -29,7 +29,7 @@ use crate::{
 struct Follower {
     lane: LaneId,
     collections: Vec<Collection>,
-    sender: mpsc::Sender<Change>,
+    sender: mpsc::Sender<Told>,
     /// Ends the stream when it is dropped.
     _alive: mpsc::Sender<()>,
 }
@@ -123,7 +123,7 @@ impl SharedStore {
                 let inserted = matches!(write.op, WriteOp::Insert { .. });
                 let change = Change { collection: write.collection, id: write.id.clone(), inserted };
                 // One that lags behind, or is gone, has missed changes: its stream ends.
-                if follower.sender.try_send(change).is_err() {
+                if follower.sender.try_send(Told::Changed(change)).is_err() {
                     faults.time().mark(follower.lane);
                     return false;
                 }
@@ -213,8 +213,10 @@ impl DatabaseClient for SimDatabase {
 
 #[async_trait]
 impl ChangeSource for SimDatabase {
-    async fn follow(&self, collections: &[Collection], changes: mpsc::Sender<Change>) -> Result<()> {
+    async fn follow(&self, collections: &[Collection], changes: mpsc::Sender<Told>) -> Result<()> {
         let (alive, mut ended) = mpsc::channel(1);
+        // Before the first change: the channel is new and has room.
+        let _ = changes.try_send(Told::Following);
         let lane = self.faults.lane();
         let collections = collections.to_vec();
         let follower = Follower { lane, collections, sender: changes, _alive: alive };

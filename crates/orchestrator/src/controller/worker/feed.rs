@@ -59,6 +59,8 @@ impl OutboxFeed {
                 }
                 // What happened while nobody listened is for those that come with a last event.
                 since = self.clock.now();
+                // Who came may be gone again.
+                continue;
             }
             match self.look(&mut since, &mut seen).await {
                 Ok(()) => {}

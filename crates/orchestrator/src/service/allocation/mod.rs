@@ -7,6 +7,7 @@ mod input;
 mod port;
 pub(crate) mod reconcile;
 mod reserve;
+pub mod restored;
 mod restrict;
 mod trigger;
 

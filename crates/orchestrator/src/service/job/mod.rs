@@ -9,6 +9,7 @@
 //!   that can't be read; [`purge`] removes old records; [`wake`] tells the driver of new work.
 
 pub mod admin;
+mod backlog;
 mod backoff;
 mod claim;
 mod context;
@@ -28,6 +29,7 @@ pub mod trigger;
 pub mod wake;
 
 pub use admin::JobService;
+pub use backlog::{Backlog, Full};
 pub use engine::{Engine, EnginePorts, EngineSettings, Tick};
 pub use handler::{JobContext, JobError, JobHandler, Policy, Processed, Verified};
 pub use hint::{HintSender, HintingCommitter, Hints, hints};
