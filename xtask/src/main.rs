@@ -4,6 +4,7 @@ mod backends;
 mod cache;
 mod interrupt;
 mod peers;
+mod sim;
 mod soak;
 mod testbed;
 
@@ -28,6 +29,9 @@ struct Cli {
 enum Task {
     /// Formatting, lints and all tests, on real servers: fetches them and stock S3 clients into a cache first.
     Test {
+        /// Minutes of simulated markets from seeds, after the tests; none unless given.
+        #[arg(long, default_value_t = 0.0)]
+        seeds: f64,
         /// Leave out the back ends of a cluster and the tests with stock clients: for machines without package registries.
         #[arg(long)]
         embedded: bool,
@@ -42,6 +46,12 @@ enum Task {
     },
     /// Fetch the job engines that `bench jobs` runs beside ours, and say where the file is that names them.
     Peers,
+    /// Run whole markets from seeds, under faults, and compare them with a model; `-- --help` lists what can be asked for.
+    Sim {
+        /// Passed on to the simulator, such as `--seed 7 --faults heavy --trace`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Kill the real daemon thousands of times under load and count what was lost or doubled; goes on from its report.
     Soak(soak::SoakArgs),
     /// Measure, in a release build, and print the figures beside the machine's own limits.
@@ -62,13 +72,17 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
-        Task::Test { embedded, filter } => test(embedded, &filter),
+        Task::Test { embedded, seeds, filter } => test(embedded, &filter).and_then(|()| match seeds > 0.0 {
+            true => sim::seeds(seeds),
+            false => Ok(()),
+        }),
         Task::Backends { action } => backends::act(action),
         Task::Peers => peers::kit(&root()).and_then(|kit| {
             use std::io::Write as _;
             writeln!(std::io::stdout(), "{}", kit.display()).map_err(|error| error.to_string())
         }),
         Task::Bench { name, json, record, rest } => bench(&name, json, record, &rest),
+        Task::Sim { arguments } => sim::run(&arguments),
         Task::Soak(args) => soak::soak(&args),
     };
     match outcome {

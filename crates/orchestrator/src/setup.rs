@@ -5,6 +5,7 @@
 //! - `backup` copies the embedded default and puts a copy back.
 //! - `daemon` starts and stops the whole, `background` its loops, `first` makes what the first start needs.
 //! - `doctor` asks every dependency for a person, `readiness` for a load balancer.
+//! - `replica` is the daemon's inside over ports that are given: what the simulation runs.
 //! - `host` is what commands do without a daemon.
 
 mod backends;
@@ -18,11 +19,15 @@ mod doctor;
 mod first;
 mod host;
 mod readiness;
+mod replica;
 mod secret;
 mod services;
 
 pub use backup::{Manifest, Restored, backup, check_backup, restore};
+pub use clients::Ports;
 pub use daemon::{Daemon, StartOptions};
 pub use doctor::{Checkup, doctor};
 pub use first::{OPERATOR_KEY_FILE, provider_token_path, start_provider};
 pub use host::{OfflineKeys, apply, check_account_proof, destroy, plan, plan_destroy, policy, verify};
+pub use replica::Replica;
+pub use services::Services;

@@ -205,6 +205,10 @@ impl Work {
                 // Somebody else was faster, or the same request came twice at once: look again.
                 Err(DatabaseError::Conflict { .. }) => {}
                 Err(DatabaseError::AlreadyExists { collection: schema::REQUESTS, .. }) => {}
+                // The same request, carried out elsewhere after this one had looked for its marker: its movement is there, and now
+                // its marker is, too.
+                Err(DatabaseError::AlreadyExists { collection: schema::TRANSFERS, .. })
+                    if call.request.is_some() => {}
                 // Two first movements of one account at once: the second one finds the account now.
                 Err(DatabaseError::AlreadyExists { collection: schema::ACCOUNTS, .. }) => {}
                 Err(error) => return Err(map(error)),

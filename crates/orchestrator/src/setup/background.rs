@@ -1,7 +1,7 @@
 //! The loops of the background: job engine, hints, relay, triggers, schedules, prober. Where replicas share a database,
 //! the relay and the prober run in the one that leads.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use tokio::task::JoinHandle;
@@ -47,7 +47,7 @@ pub(super) async fn start(
     clients: &Clients,
     services: &Services,
     registry: Arc<TriggerRegistry>,
-    api: SocketAddr,
+    canary: &prober::Canary,
     stop: &CancellationToken,
 ) -> Result<Vec<JoinHandle<()>>> {
     let engine = engine(config, clients, services);
@@ -103,7 +103,7 @@ pub(super) async fn start(
         tasks.push(tokio::spawn(feed.clone().run(stop.clone())));
     }
     if config.prober.enabled {
-        tasks.push(prober_task(config, clients, services, api, stop).await?);
+        tasks.push(prober_task(config, clients, services, canary.clone(), stop).await?);
     }
     Ok(tasks)
 }
@@ -187,7 +187,7 @@ async fn prober_task(
     config: &Config,
     clients: &Clients,
     services: &Services,
-    api: SocketAddr,
+    canary: prober::Canary,
     stop: &CancellationToken,
 ) -> Result<JoinHandle<()>> {
     let ports = ProberPorts {
@@ -209,13 +209,6 @@ async fn prober_task(
         move || Prober::start(work.clone(), evidence.clone(), ports.clone(), sla.clone(), settings.clone());
     // Once at the start, so that a market without a prober is told at once.
     make().await?;
-    let client =
-        reqwest::Client::builder().timeout(Duration::from_secs(2)).build().map_err(Error::internal)?;
-    // Our own canary: while our own endpoint does not answer us, what the prober sees is not the providers' fault.
-    let canary: prober::Canary = Arc::new(move || {
-        let request = client.get(format!("http://{api}/health/live"));
-        Box::pin(async move { request.send().await.is_ok_and(|answer| answer.status().is_success()) })
-    });
     let work: leader::Work = Box::new(move |stop| {
         let (started, clock, canary) = (make(), clock.clone(), canary.clone());
         async move {

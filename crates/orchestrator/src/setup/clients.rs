@@ -56,6 +56,58 @@ pub const BUS: &str = "market";
 /// Events that a slow reader of the stream may be behind.
 pub const FEED_CAPACITY: usize = 4_096;
 
+/// The ports of a replica, whatever is behind each, before anything is put between them and the services.
+pub struct Ports {
+    /// Names this process among the replicas.
+    pub node: String,
+    /// Whether other replicas may work on the same database.
+    pub shared: bool,
+    /// Whether workers learn of jobs by hints.
+    pub hinted: bool,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance.
+    pub entropy: Arc<dyn Entropy>,
+    /// The state of the market.
+    pub database: Arc<dyn DatabaseClient>,
+    /// What tells of other replicas' changes, where there are others.
+    pub change_source: Option<Arc<dyn ChangeSource>>,
+    /// Seals secrets.
+    pub vault: Arc<dyn Vault>,
+    /// Counters of requests.
+    pub cache: Arc<dyn CacheClient>,
+    /// Answers that replicas share.
+    pub answers: SharedAnswers,
+    /// Blocks and evidence.
+    pub storage: Arc<dyn StorageClient>,
+    /// Triggers and events.
+    pub queue: Arc<dyn QueueClient>,
+    /// Queues whose depth is to be watched.
+    pub watched: Option<(Arc<dyn QueueClient>, Vec<String>)>,
+    /// Hints and dead letters.
+    pub job_queue: Arc<dyn JobQueueClient>,
+    /// The bus of domain events.
+    pub events: Arc<dyn EventBusClient>,
+    /// The bus's own feed, where it has one.
+    pub local_feed: Option<Arc<dyn EventFeed>>,
+    /// Alerts.
+    pub notification: Arc<dyn NotificationClient>,
+    /// Recurring schedules.
+    pub cron: Arc<dyn CronClient>,
+    /// One-time schedules.
+    pub one_time: Arc<dyn SchedulerClient>,
+    /// What fires the local ones.
+    pub schedules: Arc<LocalScheduler>,
+    /// The settlement layer.
+    pub settlement: Arc<dyn SettlementClient>,
+    /// The data-availability layer.
+    pub da: Arc<dyn DaClient>,
+    /// The adapters of providers.
+    pub providers: Arc<dyn ProviderDirectory>,
+    /// Single S3 operations.
+    pub probe: Arc<dyn ProbeClient>,
+}
+
 /// Every client of the daemon.
 pub struct Clients {
     /// Names this process among the replicas.
@@ -114,7 +166,6 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         false => "embedded".to_owned(),
     };
     let (database, change_source) = backends::open_database(config).await?;
-    let ids = IdGenerator::new(clock.clone(), entropy.clone());
     let vault_key = secret::vault_key(config, entropy.as_ref())?;
     let vault: Arc<dyn Vault> = Arc::new(AesVault::new(&vault_key, entropy.clone()));
 
@@ -134,26 +185,9 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let storage = base.storage().await?;
     let notification = base.notification().await?;
     let cache = base.cache().await?;
-    let answers = answers(config, &cache, &ids);
+    let answers = answers(config, &cache, &IdGenerator::new(clock.clone(), entropy.clone()));
     let (events, local_feed) = base.events(&queue).await?;
     let schedule = base.schedule(&queue, &node)?;
-
-    let wake = Arc::new(Wake::default());
-    let changes = ChangeFeed::new();
-    let waking = WakingCommitter::new(database.clone(), wake.clone());
-    let signalling: Arc<dyn Committer> = match hinted {
-        false => Arc::new(waking),
-        true => {
-            let (hints, sender) = hints(job_queue.clone(), clock.clone());
-            // Ends by itself when the last committer is gone.
-            tokio::spawn(sender.run());
-            Arc::new(HintingCommitter::new(Arc::new(waking.outbox_only()), hints))
-        }
-    };
-    let committer: Arc<dyn Committer> = Arc::new(WatchedCommitter::new(signalling, changes.clone()));
-    let engine_committer: Arc<dyn Committer> =
-        Arc::new(WatchedCommitter::new(database.clone(), changes.clone()));
-    let work = Work::new(database.clone(), committer.clone(), ids);
 
     let co_hosted =
         co_hosted.map(|(admin_url, token)| CoHosted { admin_url, admin_token: Zeroizing::new(token) });
@@ -162,56 +196,108 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let probe_settings =
         S3ProbeSettings { timeout: config.prober.timeout.0.to_std(), ..S3ProbeSettings::default() };
     let probe: Arc<dyn ProbeClient> = Arc::new(S3Probe::new(probe_settings).map_err(Error::internal)?);
-
-    let feed_task = match local_feed {
-        Some(_) if !shared => None,
-        _ => Some(OutboxFeed::new(database.clone(), clock.clone(), FEED_CAPACITY)),
-    };
-    let feed: Arc<dyn EventFeed> = match (&feed_task, local_feed) {
-        (None, Some(feed)) => feed,
-        (Some(task), _) => task.clone(),
-        (None, None) => return Err(Error::internal("no event feed")),
-    };
     let (settlement, da) = settlement_layer(config, clock.clone())?;
-    let domains = SettlementDomains::new([settlement.clone()]);
-    Ok(Clients {
+    let clients = Clients::over(Ports {
         node,
         shared,
         hinted,
-        cache,
         answers,
-        feed,
-        feed_task,
         clock,
         entropy,
         database,
-        committer,
-        engine_committer,
-        work,
-        wake,
-        changes,
         change_source,
         vault,
+        cache,
         storage,
+        queue,
         #[cfg(feature = "aws")]
         watched: cloud.watched(config),
         #[cfg(not(feature = "aws"))]
         watched: None,
-        queue,
         job_queue,
         events,
+        local_feed,
         notification,
         cron: schedule.cron,
         one_time: schedule.one_time,
         schedules: schedule.runner,
         settlement,
-        domains,
         da,
         providers,
         probe,
-        #[cfg(feature = "aws")]
-        aws: cloud.aws,
-    })
+    })?;
+    #[cfg(feature = "aws")]
+    let clients = Clients { aws: cloud.aws, ..clients };
+    Ok(clients)
+}
+
+impl Clients {
+    /// Puts between the ports and the services what every replica has there. Starts what sends hints, if there are any.
+    pub fn over(ports: Ports) -> Result<Self> {
+        let Ports { database, clock, entropy, job_queue, .. } = &ports;
+        let ids = IdGenerator::new(clock.clone(), entropy.clone());
+        let wake = Arc::new(Wake::default());
+        let changes = ChangeFeed::new();
+        let waking = WakingCommitter::new(database.clone(), wake.clone());
+        let signalling: Arc<dyn Committer> = match ports.hinted {
+            false => Arc::new(waking),
+            true => {
+                let (hints, sender) = hints(job_queue.clone(), clock.clone());
+                // Ends by itself when the last committer is gone.
+                tokio::spawn(sender.run());
+                Arc::new(HintingCommitter::new(Arc::new(waking.outbox_only()), hints))
+            }
+        };
+        let committer: Arc<dyn Committer> = Arc::new(WatchedCommitter::new(signalling, changes.clone()));
+        let engine_committer: Arc<dyn Committer> =
+            Arc::new(WatchedCommitter::new(database.clone(), changes.clone()));
+        let work = Work::new(database.clone(), committer.clone(), ids);
+        let feed_task = match ports.local_feed {
+            Some(_) if !ports.shared => None,
+            _ => Some(OutboxFeed::new(database.clone(), clock.clone(), FEED_CAPACITY)),
+        };
+        let feed: Arc<dyn EventFeed> = match (&feed_task, ports.local_feed) {
+            (None, Some(feed)) => feed,
+            (Some(task), _) => task.clone(),
+            (None, None) => return Err(Error::internal("no event feed")),
+        };
+        let domains = SettlementDomains::new([ports.settlement.clone()]);
+        Ok(Self {
+            node: ports.node,
+            shared: ports.shared,
+            hinted: ports.hinted,
+            cache: ports.cache,
+            answers: ports.answers,
+            feed,
+            feed_task,
+            clock: ports.clock,
+            entropy: ports.entropy,
+            database: ports.database,
+            committer,
+            engine_committer,
+            work,
+            wake,
+            changes,
+            change_source: ports.change_source,
+            vault: ports.vault,
+            storage: ports.storage,
+            watched: ports.watched,
+            queue: ports.queue,
+            job_queue: ports.job_queue,
+            events: ports.events,
+            notification: ports.notification,
+            cron: ports.cron,
+            one_time: ports.one_time,
+            schedules: ports.schedules,
+            settlement: ports.settlement,
+            domains,
+            da: ports.da,
+            providers: ports.providers,
+            probe: ports.probe,
+            #[cfg(feature = "aws")]
+            aws: None,
+        })
+    }
 }
 
 /// The answers that replicas share, where they share a cache. Those of another database are told apart by its address: two

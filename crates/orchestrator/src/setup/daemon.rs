@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -20,7 +21,7 @@ use crate::{
     config::Config,
     controller::{
         route::{self, ApiSettings, ApiState, ServeSettings},
-        worker::TriggerRegistry,
+        worker::{TriggerRegistry, prober},
     },
     core::{client::database::DatabaseClient, market::quantity::Micros},
     error::{Error, ErrorCode, Result},
@@ -114,8 +115,9 @@ impl Daemon {
             clients.clock.clone(),
             std::mem::take(&mut services.triggers),
         ));
+        let canary = canary(api_addr)?;
         let background =
-            background::start(config, &clients, &services, registry.clone(), api_addr, &background_stop)
+            background::start(config, &clients, &services, registry.clone(), &canary, &background_stop)
                 .await?;
         let stop_intake = CancellationToken::new();
         let state = api_state(config, &clients, services, registry, stop_intake.clone());
@@ -160,6 +162,16 @@ impl Daemon {
             tracing::warn!(error = %crate::error::chain(&error), "the database did not close cleanly");
         }
     }
+}
+
+/// Our own canary: while our own endpoint does not answer us, what the prober sees is not the providers' fault.
+fn canary(api: SocketAddr) -> Result<prober::Canary> {
+    let client =
+        reqwest::Client::builder().timeout(Duration::from_secs(2)).build().map_err(Error::internal)?;
+    Ok(Arc::new(move || {
+        let request = client.get(format!("http://{api}/health/live"));
+        Box::pin(async move { request.send().await.is_ok_and(|answer| answer.status().is_success()) })
+    }))
 }
 
 async fn finished(task: JoinHandle<()>) {

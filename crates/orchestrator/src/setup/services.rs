@@ -39,24 +39,43 @@ use crate::{
 
 /// Every service of the daemon.
 pub struct Services {
+    /// API keys.
     pub keys: Arc<KeyService>,
+    /// The audit log.
     pub audit: Arc<AuditService>,
+    /// Providers, consumers, units.
     pub market: MarketService,
+    /// Allocations.
     pub allocations: AllocationService,
+    /// Credentials.
     pub credentials: CredentialService,
+    /// Oracles.
     pub oracles: OracleService,
+    /// Evidence reports.
     pub evidence: EvidenceService,
+    /// Verdicts.
     pub sla: SlaService,
+    /// How evidence becomes verdicts.
     pub sla_settings: SlaSettings,
+    /// Accounts.
     pub accounts: AccountService,
+    /// Disputes.
     pub disputes: DisputeService,
+    /// Offerings.
     pub offerings: OfferingService,
+    /// Reputations.
     pub reputations: ReputationService,
+    /// Prices.
     pub pricing: PricingService,
+    /// Jobs, for operators.
     pub jobs: JobService,
+    /// Blocks.
     pub blocks: BlockService,
+    /// Proofs of accounts.
     pub proofs: ProofService,
+    /// The handlers of all kinds of jobs.
     pub handlers: Vec<Arc<dyn JobHandler>>,
+    /// The triggers with their rates.
     pub triggers: Vec<ScheduledTrigger>,
 }
 

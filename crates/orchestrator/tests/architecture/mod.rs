@@ -172,6 +172,69 @@ fn inner_layers_name_no_outer_ones() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// What the simulation runs, whose every step must follow from the seed.
+const REPEATABLE: &[&str] =
+    &["core", "service", "controller/worker", "client/cron", "client/queue/database.rs"];
+
+/// Places where a `select!` draws the branch that it looks at first: not to be repeated, and a bug once.
+fn undecided(code: &str) -> usize {
+    let selects = code.split("select! {").skip(1);
+    selects.filter(|rest| !rest.trim_start().starts_with("biased;")).count()
+}
+
+#[test]
+fn what_the_simulation_runs_never_selects_at_random() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    for place in REPEATABLE {
+        let path = root.join(place);
+        if path.is_dir() { sources(&path, &mut files) } else { files.push(path) }
+    }
+    assert!(files.len() > 100, "{} sources", files.len());
+    let found: Vec<_> =
+        files.iter().filter(|file| undecided(&code(&fs::read_to_string(file).unwrap())) > 0).collect();
+    assert!(found.is_empty(), "`select!` without `biased;` in {found:?}");
+    assert_eq!(undecided("tokio::select! {\n    () = a => {}\n}"), 1);
+    assert_eq!(undecided("tokio::select! {\n    biased;\n    () = a => {}\n}"), 0);
+}
+
+/// Names of hash maps and sets, with a word from which an iteration over one of them begins.
+fn wanders(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in code.lines().filter(|line| line.contains("HashMap<") || line.contains("HashSet<")) {
+        let name = line.trim().trim_start_matches("pub ").trim_start_matches("pub(super) ");
+        let name = name.trim_start_matches("let mut ").trim_start_matches("let ");
+        let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        for way in [".iter()", ".keys()", ".drain()", ".retain(", ".into_iter()"] {
+            let word = format!("{name}{way}");
+            if !name.is_empty() && names(code, &word) {
+                found.push(word);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn what_the_simulation_runs_iterates_over_no_hash_map() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for place in ["service/job", "service/block", "service/ledger", "service/allocation", "controller/worker"]
+    {
+        let mut files = Vec::new();
+        sources(&root.join(place), &mut files);
+        for file in files {
+            found.extend(wanders(&code(&fs::read_to_string(&file).unwrap())));
+        }
+    }
+    assert!(found.is_empty(), "the order of a hash map differs from run to run: {found:?}");
+    assert_eq!(
+        wanders("running: Mutex<HashMap<JobId, Held>>,\nlet held = running.iter();"),
+        ["running.iter()"]
+    );
+    assert!(wanders("let known: HashSet<u8> = a;\nknown.contains(&1);").is_empty());
+}
+
 #[test]
 fn the_check_sees_what_it_must() {
     let bad = code(

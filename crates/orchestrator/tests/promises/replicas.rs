@@ -1,10 +1,24 @@
 //! Promise 5: two processes over one database, at work at the same time, with a provider that loses answers. No effect takes
 //! hold twice.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use orchestrator::{
     client::provider::ScriptedFault,
-    core::market::{account::AccountKey, credential::Permissions},
-    service::access::IssueCredential,
+    core::{
+        client::database::Changeset,
+        market::{
+            account::{AccountKey, TransferKind},
+            credential::Permissions,
+            money::Amount,
+            terms::DomainId,
+        },
+    },
+    service::{
+        access::IssueCredential,
+        ledger::{LedgerDraft, Posting},
+        work::Draft,
+    },
 };
 
 use super::world::{FUNDS, Store, finish};
@@ -73,4 +87,37 @@ async fn no_effect_takes_hold_twice_however_many_replicas_try() {
     keys.dedup();
     assert_eq!(keys.len(), count, "a movement of money happened twice");
     assert!(store.balance(AccountKey::Provider(store.owner)).await > FUNDS);
+}
+
+/// Between its look for the marker and its commit, a request may be carried out by another replica: then it is answered from
+/// what the other one left.
+#[tokio::test]
+async fn a_request_that_another_replica_was_faster_with_is_answered_from_its_marker() {
+    let store = Store::new(10, 1).await;
+    let (one, two) = (store.node(), store.node());
+    let (call, key) = (store.call(0, "withdraw"), AccountKey::Consumer(store.consumers[0]));
+    let raced = AtomicBool::new(false);
+    let compute = || async {
+        if !raced.swap(true, Ordering::SeqCst) {
+            two.accounts.withdraw(&call, key, Amount(5)).await?;
+        }
+        let mut draft = LedgerDraft::new(one.work.reader.as_ref(), &one.work.ids, DomainId::local());
+        draft
+            .post(Posting {
+                kind: TransferKind::Withdraw,
+                debit: key,
+                credit: key,
+                amount: Amount(5),
+                idempotency_key: format!("withdraw:{}", call.request.as_ref().unwrap().id),
+                subject: key.to_string(),
+            })
+            .await?;
+        let transfer = draft.transfers()[0].clone();
+        let mut changes = Changeset::new();
+        draft.finish(&mut changes);
+        Ok(Draft::new(changes, transfer))
+    };
+    let answer = one.work.run(&call, "account.withdraw", compute).await.unwrap();
+    assert!(answer.replayed.is_some());
+    assert_eq!(store.balance(key).await, FUNDS - 5);
 }

@@ -102,6 +102,7 @@ impl LocalScheduler {
                 }
             };
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {}
                 () = self.clock.sleep_until(next) => {}
                 () = self.wake.notified() => {}

@@ -2,7 +2,8 @@
 //! so a changeset is seen as a whole or not at all.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -14,7 +15,7 @@ use super::value::{self, Key};
 use crate::core::client::{
     database::{
         Changeset, Claim, Claimer, Committer, Cursor, DatabaseClient, DatabaseError, Document, Filter, Page,
-        Query, Reader, Result, Write, WriteOp,
+        Query, Reader, Result, Scalar, Write, WriteOp,
     },
     schema::{self, Collection, CollectionSpec},
 };
@@ -52,6 +53,8 @@ struct Table {
     spec: CollectionSpec,
     rows: BTreeMap<String, Arc<Row>>,
     unique: HashMap<&'static str, HashMap<Vec<Key>, String>>,
+    /// Ids by the value of the first field of each index, null left out: where a search may begin.
+    leading: Vec<(&'static str, BTreeMap<Key, BTreeSet<String>>)>,
 }
 
 #[derive(Debug)]
@@ -72,6 +75,7 @@ impl State {
                 spec: *spec,
                 rows: BTreeMap::new(),
                 unique: HashMap::new(),
+                leading: leading(spec),
             });
         }
     }
@@ -189,6 +193,15 @@ impl Table {
     /// As `put`, for rows that are known to fit.
     fn restore(&mut self, id: &str, row: Option<Arc<Row>>) {
         if let Some(before) = self.rows.remove(id) {
+            for (field, ids) in &mut self.leading {
+                let key = value::key(&before.body, field);
+                if let Some(at) = ids.get_mut(&key) {
+                    at.remove(id);
+                    if at.is_empty() {
+                        ids.remove(&key);
+                    }
+                }
+            }
             for (name, key) in value::unique_keys(&self.spec, &before.body).unwrap_or_default() {
                 if let (Some(key), Some(index)) = (key, self.unique.get_mut(name)) {
                     // In the middle of putting back, another document may hold the key already.
@@ -204,18 +217,67 @@ impl Table {
                 self.unique.entry(name).or_default().insert(key, id.to_owned());
             }
         }
+        for (field, ids) in &mut self.leading {
+            let key = value::key(&row.body, field);
+            if key != Key::Null {
+                ids.entry(key).or_default().insert(id.to_owned());
+            }
+        }
         self.rows.insert(id.to_owned(), row);
     }
 
+    /// Ids among which everything is that the filter matches; `None`: anywhere.
+    fn candidates(&self, filter: &Filter) -> Option<BTreeSet<&String>> {
+        let index = |path: &String| self.leading.iter().find(|(field, _)| field == path).map(|(_, ids)| ids);
+        let among = |path: &String, bounds: (Bound<Key>, Bound<Key>)| {
+            Some(index(path)?.range(bounds).flat_map(|(_, ids)| ids).collect())
+        };
+        match filter {
+            Filter::Ids(ids) => {
+                Some(ids.iter().filter_map(|id| self.rows.get_key_value(id)).map(|(id, _)| id).collect())
+            }
+            Filter::Eq(_, Scalar::Null) => None,
+            Filter::Eq(path, wanted) => {
+                let at = index(path)?.get(&Key::from(wanted));
+                Some(at.into_iter().flatten().collect())
+            }
+            Filter::In(path, wanted) if !wanted.contains(&Scalar::Null) => {
+                let ids = index(path)?;
+                Some(wanted.iter().filter_map(|wanted| ids.get(&Key::from(wanted))).flatten().collect())
+            }
+            // Values of other types are in the range, too, and are left out when each document is looked at.
+            Filter::Lt(path, wanted) | Filter::Le(path, wanted) => {
+                among(path, (Bound::Unbounded, Bound::Included(Key::from(wanted))))
+            }
+            Filter::Gt(path, wanted) | Filter::Ge(path, wanted) => {
+                among(path, (Bound::Included(Key::from(wanted)), Bound::Unbounded))
+            }
+            Filter::And(all) => {
+                all.iter().filter_map(|filter| self.candidates(filter)).min_by_key(BTreeSet::len)
+            }
+            Filter::All | Filter::In(..) | Filter::IdPrefix(_) | Filter::Or(_) => None,
+        }
+    }
+
+    /// The documents that the filter matches, by id.
+    fn matching<'a>(
+        &'a self,
+        filter: &'a Filter,
+    ) -> Box<dyn Iterator<Item = (&'a String, &'a Arc<Row>)> + 'a> {
+        let fits = |(id, row): &(&String, &Arc<Row>)| value::matches(filter, id, &row.body);
+        match self.candidates(filter) {
+            Some(ids) => Box::new(ids.into_iter().filter_map(|id| self.rows.get_key_value(id)).filter(fits)),
+            None => Box::new(self.rows.iter().filter(fits)),
+        }
+    }
+
     /// The first `limit` matches after the cursor, in order.
-    fn find(&self, query: &Query) -> Vec<(&String, &Arc<Row>)> {
+    fn find<'a>(&'a self, query: &'a Query) -> Vec<(&'a String, &'a Arc<Row>)> {
         let Query { filter, sort, limit, after, .. } = query;
         let after = after.as_ref().map(|cursor| value::cursor_position(sort, cursor));
         let descending = value::descending(sort);
         let mut found: Vec<_> = self
-            .rows
-            .iter()
-            .filter(|(id, row)| value::matches(filter, id, &row.body))
+            .matching(filter)
             .map(|(id, row)| (value::position(sort, id, &row.body), id, row))
             .filter(|(position, ..)| match &after {
                 None => true,
@@ -227,6 +289,13 @@ impl Table {
         found.truncate(*limit);
         found.into_iter().map(|(_, id, row)| (id, row)).collect()
     }
+}
+
+/// An empty index for each field that leads an index of the schema.
+fn leading(spec: &CollectionSpec) -> Vec<(&'static str, BTreeMap<Key, BTreeSet<String>>)> {
+    let fields: BTreeSet<&'static str> =
+        spec.indexes.iter().filter_map(|index| index.fields.first().copied()).collect();
+    fields.into_iter().map(|field| (field, BTreeMap::new())).collect()
 }
 
 fn unknown(collection: Collection) -> DatabaseError {
@@ -259,8 +328,7 @@ impl Reader for MemoryDatabase {
     async fn count(&self, collection: Collection, filter: Filter) -> Result<u64> {
         value::check_filter(&filter)?;
         let state = self.state.read();
-        let rows = &state.table(collection)?.rows;
-        Ok(rows.iter().filter(|(id, row)| value::matches(&filter, id, &row.body)).count() as u64)
+        Ok(state.table(collection)?.matching(&filter).count() as u64)
     }
 }
 

@@ -314,6 +314,7 @@ impl QueueClient for DatabaseQueue {
             }
             let until = next.map_or(poll, |visible| visible.min(poll));
             tokio::select! {
+                biased;
                 () = sent => {}
                 () = self.clock.sleep_until(until) => {}
             }

@@ -93,6 +93,7 @@ impl Driver {
                 }
             };
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {}
                 () = wake.jobs.notified() => {}
                 () = self.clock.sleep(pause) => {}
@@ -125,6 +126,7 @@ impl Driver {
     /// Waits; false when it is over.
     async fn pause(&self, time: Micros, end: &CancellationToken) -> bool {
         tokio::select! {
+            biased;
             () = end.cancelled() => false,
             () = self.clock.sleep(time) => true,
         }

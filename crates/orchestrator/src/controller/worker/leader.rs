@@ -57,6 +57,7 @@ impl Leader {
                 }
             };
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {}
                 () = self.clock.sleep(pause) => {}
             }

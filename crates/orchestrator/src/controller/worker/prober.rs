@@ -35,6 +35,7 @@ pub async fn run(
             tracing::warn!(error = %crate::error::chain(&error), "a round of probes failed");
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = clock.sleep_until(next) => {}
         }

@@ -158,10 +158,12 @@ impl Relay {
             let mut over = self.ports.clock.sleep(pause);
             loop {
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => break,
+                    // Before the bell: a bell that never rests must not keep alerts from being sent.
+                    Some(()) = alerts.next() => {}
                     () = self.ports.wake.outbox.notified() => break,
                     () = &mut over => break,
-                    Some(()) = alerts.next() => {}
                 }
             }
         }

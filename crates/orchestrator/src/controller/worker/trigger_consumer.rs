@@ -145,6 +145,7 @@ impl TriggerConsumer {
             while running.try_join_next().is_some() {}
         }
         tokio::select! {
+            biased;
             () = async { while running.join_next().await.is_some() {} } => {}
             () = self.clock.sleep(self.settings.patience) => {
                 tracing::warn!(running = running.len(), "triggers were cut short; they fire again");
@@ -167,6 +168,7 @@ impl TriggerConsumer {
             }
         };
         tokio::select! {
+            biased;
             () = fired => {}
             // Goes on for as long as it is let.
             () = self.keeper.run(CancellationToken::new()) => {}

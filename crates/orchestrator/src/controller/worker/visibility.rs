@@ -3,7 +3,7 @@
 //! third of that, by a loop of its own: work that blocks or waits holds up no renewal, and no renewal holds up another one.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -103,7 +103,7 @@ struct State {
 #[derive(Default)]
 struct Kept {
     next_id: u64,
-    messages: HashMap<u64, Entry>,
+    messages: BTreeMap<u64, Entry>,
 }
 
 #[derive(Clone)]

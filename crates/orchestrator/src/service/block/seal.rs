@@ -58,14 +58,17 @@ impl SealBlock {
         }
         let mut cached = self.states.lock(domain).await;
         store.bring(&mut cached, domain, tip.value.number).await?;
-        let Some(cached) = cached.as_mut() else { return Err(Error::internal("no state to seal on")) };
-        let state = &mut cached.state;
+        // Taken out while it is changed: an attempt that is cut off by its time-out or by the loss of its lease is dropped where
+        // it waits, and what it left half executed must not be sealed on.
+        let Some(mut taken) = cached.take() else { return Err(Error::internal("no state to seal on")) };
+        let state = &mut taken.state;
         let mark = state.mark();
         let gathered = gather(&self.ports, domain, state).await;
         let header =
             gathered.as_ref().ok().map(|gathered| header(domain, &tip.value, state, &gathered.records));
         // The block is not committed yet: the cached state stays at the tip, and the next use moves it on.
         state.rollback(mark);
+        *cached = Some(taken);
         let (gathered, Some(header)) = (gathered?, header) else {
             return Err(Error::internal("a block without a header"));
         };

@@ -18,8 +18,12 @@ use crate::{
     },
     core::{
         client::{
-            database::{Changeset, Committer, Filter, Reader, ReaderExt, Stored},
+            database::{
+                Changeset, Committer, Document, Filter, Page, Query, Reader, ReaderExt, Result as DbResult,
+                Stored,
+            },
             provider::Generation,
+            schema::Collection,
         },
         job::{Effect, Job, JobState},
         madara::settlement::SettlementClient,
@@ -29,6 +33,7 @@ use crate::{
             ids::{ConsumerId, Id},
             money::Amount,
             party::{Consumer, Principal},
+            unit::DataUnit,
         },
     },
     service::{
@@ -87,6 +92,11 @@ struct World {
 }
 
 fn world(seed: u64) -> World {
+    world_reading(seed, |db| db)
+}
+
+/// A world whose blocks are made through another reader.
+fn world_reading(seed: u64, reader: impl Fn(Arc<MemoryDatabase>) -> Arc<dyn Reader>) -> World {
     let clock = ManualClock::new(Timestamp(1_000_000));
     let shared: Arc<dyn crate::core::client::clock::Clock> = Arc::new(clock.clone());
     let ids = IdGenerator::new(Arc::clone(&shared), Arc::new(SeededEntropy::new(seed)));
@@ -96,7 +106,7 @@ fn world(seed: u64) -> World {
         LocalSettlement::in_memory(DomainId::local(), LocalRules::default(), Arc::clone(&shared));
     let domains = SettlementDomains::new([Arc::new(settlement.clone()) as Arc<dyn SettlementClient>]);
     let da = LocalDa::in_memory();
-    let store = BlockStore::new(db.clone(), Arc::new(MemoryStorage::new(shared)));
+    let store = BlockStore::new(reader(db.clone()), Arc::new(MemoryStorage::new(shared)));
     let ports = BlockPorts {
         store: store.clone(),
         ids,
@@ -134,6 +144,22 @@ impl World {
             .unwrap();
         assert_eq!(receipt.transfer.unwrap().amount, Amount(deposit));
         id
+    }
+
+    /// A unit whose terms the next block is to commit to.
+    async fn unit(&self) {
+        let golden = include_str!("../../../tests/golden/data_unit.v1.json");
+        let mut unit: DataUnit = serde_json::from_str(golden).unwrap();
+        unit.domain = DomainId::local();
+        let id = unit.id.to_string();
+        let marker = UnsealedMarker {
+            id,
+            domain: DomainId::local(),
+            kind: crate::service::ledger::UnsealedKind::Unit,
+        };
+        let mut changes = Changeset::new();
+        changes.insert(&unit).insert(&marker);
+        self.db.commit(changes).await.unwrap();
     }
 
     async fn post(
@@ -223,6 +249,63 @@ impl World {
 
 fn as_consumer(id: ConsumerId) -> Call {
     Call { principal: Principal::Consumer(id), request: None, trace_id: "t".into() }
+}
+
+/// Reads that wait once before they answer, so that whoever reads can be cut off at each of them.
+struct Waiting(Arc<MemoryDatabase>);
+
+#[async_trait]
+impl Reader for Waiting {
+    async fn get(&self, collection: Collection, id: &str) -> DbResult<Option<Document>> {
+        tokio::task::yield_now().await;
+        self.0.get(collection, id).await
+    }
+    async fn find(&self, query: Query) -> DbResult<Page> {
+        tokio::task::yield_now().await;
+        self.0.find(query).await
+    }
+    async fn count(&self, collection: Collection, filter: Filter) -> DbResult<u64> {
+        tokio::task::yield_now().await;
+        self.0.count(collection, filter).await
+    }
+}
+
+/// A time-out or a lost lease drops a sealing attempt at whatever it waits for. The next one in the same process must not build
+/// on what the first one left half done.
+#[tokio::test]
+async fn sealing_that_is_cut_off_anywhere_leaves_nothing_behind() {
+    let mut whole = 0;
+    for cut in 1..40 {
+        let w = world_reading(3, |db| Arc::new(Waiting(db)));
+        let a = w.consumer(1_000).await;
+        w.run(5).await;
+        let b = w.consumer(500).await;
+        let (from, to) = (AccountKey::Consumer(a), AccountKey::Consumer(b));
+        w.post(TransferKind::Release, from, to, 100, "moved").await.unwrap();
+        w.unit().await;
+        w.trigger.fire().await.unwrap();
+        let jobs = w.db.list_all::<Job>(Filter::All).await.unwrap();
+        let job = jobs.into_iter().find(|job| !job.value.state.is_terminal()).unwrap().value;
+        let hand = Hand { effects: Mutex::default(), job, clock: w.clock.clone() };
+        let sealer = w.handlers.iter().find(|handler| handler.kind() == hand.job.kind).unwrap();
+        let mut attempt = sealer.process(&hand);
+        for _ in 0..cut {
+            if futures::poll!(attempt.as_mut()).is_ready() {
+                whole += 1;
+                break;
+            }
+        }
+        drop(attempt);
+        w.run(5).await;
+        let blocks = w.blocks().await;
+        assert!(
+            blocks.len() >= 2 && blocks.iter().all(|block| block.state == BlockState::Final),
+            "cut {cut}"
+        );
+        assert_eq!(w.db.count(schema::UNSEALED, Filter::All).await.unwrap(), 0, "cut {cut}");
+        assert!(verify_ledger(&w.settlement, &w.da).await.unwrap().holds(), "cut {cut}");
+    }
+    assert!((1..39).contains(&whole), "{whole} of them came through");
 }
 
 #[tokio::test]

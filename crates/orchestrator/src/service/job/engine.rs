@@ -2,7 +2,7 @@
 //! It has no loop: a driver calls [`Engine::tick`], [`Engine::renew`] and [`Engine::reap`], and so can a test, step by step.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -158,7 +158,7 @@ pub(super) struct Inner {
     /// Unique to this engine.
     pub(super) owner: String,
     pub(super) kinds: BTreeMap<JobKind, Arc<Kind>>,
-    pub(super) running: Mutex<HashMap<JobId, Held>>,
+    pub(super) running: Mutex<BTreeMap<JobId, Held>>,
     pub(super) waiters: Waiters,
     /// Cancelled when running jobs must give themselves back.
     pub(super) halt: CancellationToken,
@@ -422,6 +422,7 @@ impl Engine {
         let inner = &self.inner;
         inner.stopping.store(true, Ordering::Release);
         tokio::select! {
+            biased;
             () = self.idle() => return 0,
             () = inner.clock.sleep(patience) => {}
         }
@@ -430,6 +431,7 @@ impl Engine {
         inner.halt.cancel();
         // Those that hang in the database are left to their leases.
         tokio::select! {
+            biased;
             () = self.idle() => {}
             () = inner.clock.sleep(Micros::from_secs(5)) => {}
         }

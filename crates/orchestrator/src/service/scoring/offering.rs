@@ -67,6 +67,10 @@ impl Default for OfferingSettings {
     }
 }
 
+/// A snapshot of so few units is made where it is asked for: another thread would cost more than it frees, and a run that is
+/// to be repeated stays on its own thread.
+const INLINE: usize = 64;
+
 type Rows = BTreeMap<String, Arc<Row>>;
 
 /// What snapshots are made of.
@@ -330,7 +334,10 @@ impl Shared {
             Some(before) => before.snapshot.with(fresh, &weights, now),
             None => Snapshot::build(fresh.into_iter(), &weights, now),
         };
-        let snapshot = Arc::new(tokio::task::spawn_blocking(compute).await.map_err(Error::internal)?);
+        let snapshot = Arc::new(match held.rows.len() <= INLINE {
+            true => compute(),
+            false => tokio::task::spawn_blocking(compute).await.map_err(Error::internal)?,
+        });
         let answers = Mutex::new(HashMap::new());
         let state = Arc::new(State { snapshot, full_at: held.full_at, answers });
         *self.state.write() = Some(state.clone());

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -52,6 +52,8 @@ const KEY_ID: &str = "prober-1";
 const SEED_RECORD: &str = "prober-seed";
 /// Throughput counts from here.
 const BULK: usize = 8 << 20;
+/// What is transferred: made once, because making it anew for each unit would cost more than most probes.
+static BULK_BODY: LazyLock<Buffer> = LazyLock::new(|| Buffer::from(vec![0xA5_u8; BULK]));
 
 /// How the prober works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,8 +256,12 @@ impl Prober {
         self.note(unit.id, OperationKind::Delete, client.delete(&target, &object).await, false);
         if self.bulk_due(unit.id) {
             let object = format!("{object}-bulk");
-            let body = Buffer::from(vec![0xA5_u8; BULK]);
-            self.note(unit.id, OperationKind::Put, client.put(&target, &object, body).await, true);
+            self.note(
+                unit.id,
+                OperationKind::Put,
+                client.put(&target, &object, BULK_BODY.clone()).await,
+                true,
+            );
             self.note(unit.id, OperationKind::Get, client.get(&target, &object).await, true);
             // Left behind, it would eat the probe's quota; its failure is seen by the next small delete.
             let _ = client.delete(&target, &object).await;

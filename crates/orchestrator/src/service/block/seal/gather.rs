@@ -1,7 +1,7 @@
 //! What one block carries: the markers are read, what they point to is brought into causal order and executed on the state.
 //! What can't be executed is set aside, with whatever follows from it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
     BlockPorts, BlockStore,
@@ -84,7 +84,7 @@ pub(super) async fn gather(
 }
 
 /// The markers of transfers, by the transfer's id.
-fn wanted_transfers(markers: &[Marker]) -> HashMap<&str, &Marker> {
+fn wanted_transfers(markers: &[Marker]) -> BTreeMap<&str, &Marker> {
     let transfers = markers.iter().filter(|marker| marker.value.kind == UnsealedKind::Transfer);
     transfers.map(|marker| (marker.value.id.as_str(), marker)).collect()
 }
@@ -93,7 +93,7 @@ fn wanted_transfers(markers: &[Marker]) -> HashMap<&str, &Marker> {
 /// poisoned.
 async fn load_transfers(
     store: &BlockStore,
-    wanted: &HashMap<&str, &Marker>,
+    wanted: &BTreeMap<&str, &Marker>,
     gathered: &mut Gathered,
 ) -> Result<Vec<(Transfer, Option<u64>)>> {
     let ids = wanted.keys().map(|id| (*id).to_owned()).collect();
@@ -141,7 +141,7 @@ impl Gathered {
     fn transfers(
         &mut self,
         state: &mut LedgerState,
-        wanted: &HashMap<&str, &Marker>,
+        wanted: &BTreeMap<&str, &Marker>,
         transfers: Vec<(Transfer, Option<u64>)>,
     ) -> Result<()> {
         let sequence = |key: &AccountKey| {

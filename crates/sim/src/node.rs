@@ -1,0 +1,227 @@
+//! One replica on its lane: the daemon's own wiring over the ports of the world, seen through the faults of the lane.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use orchestrator::{
+    client::{
+        cache::{MemoryCache, MemoryCacheSettings},
+        cron::{LocalCron, LocalOneTime, LocalScheduler, LocalSchedulerSettings},
+        event_bus::LocalEventBus,
+        job_queue::OverQueue,
+        queue::{DatabaseQueue, DatabaseQueueSettings},
+    },
+    controller::worker::prober::Canary,
+    core::{
+        client::{
+            clock::{Clock, Entropy},
+            database::DatabaseClient,
+            queue::QueueClient,
+        },
+        madara::job_queue::JobQueueClient,
+        market::quantity::Micros,
+    },
+    service::answers::SharedAnswers,
+    setup::{Ports, Replica},
+};
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::Notify};
+
+use crate::{
+    chance::{Dice, Seeded},
+    faults::{Faults, Port},
+    lane::Lane,
+    port::{
+        database::SimDatabase,
+        messages::{FaultyAlerts, FaultyCron, FaultyEvents, FaultyOnce, FaultyQueue},
+        provider::{SimDirectory, SimProbe},
+        settlement::{FaultyDa, FaultySettlement},
+        small::{FaultyCache, FaultyStorage},
+    },
+    time::{LaneClock, LaneId},
+    world::World,
+};
+
+/// The replica of a lane as its clients find it: nothing while the process is down or starts.
+#[derive(Default)]
+pub struct Door {
+    open: Mutex<Option<(Handle, Arc<Replica>)>>,
+}
+
+impl Door {
+    /// The replica, if it answers.
+    #[must_use]
+    pub fn enter(&self) -> Option<(Handle, Arc<Replica>)> {
+        self.open.lock().clone()
+    }
+}
+
+/// One replica.
+pub struct Node {
+    /// Its lane.
+    pub id: LaneId,
+    /// Where it runs.
+    pub lane: Lane,
+    /// Where it is found.
+    pub door: Arc<Door>,
+    /// The faults of the process that runs, or ran last.
+    pub faults: Faults,
+    boots: u64,
+}
+
+impl Node {
+    /// A replica that is down.
+    ///
+    /// # Errors
+    /// When its runtime can't be made.
+    pub fn new(world: &World, id: LaneId) -> std::io::Result<Self> {
+        let mut lane = Lane::new()?;
+        lane.kill();
+        let faults = world.faults((id, lane.fuse()), Dice::new(world.plan.seed, 100 + id as u64));
+        Ok(Self { id, lane, door: Arc::default(), faults, boots: 0 })
+    }
+
+    /// Starts a new process.
+    ///
+    /// # Errors
+    /// When its runtime can't be made.
+    pub fn boot(&mut self, world: &World, outside: &Handle) -> std::io::Result<()> {
+        self.boots += 1;
+        let salt = 1_000 * (self.id as u64 + 1) + self.boots;
+        let mut dice = Dice::new(world.plan.seed, salt);
+        self.lane = Lane::new()?;
+        self.faults = world.faults((self.id, self.lane.fuse()), Dice::new(world.plan.seed, salt << 20));
+        let Some(handle) = self.lane.handle() else { return Ok(()) };
+        let skew = u64::from(world.weather.profile().skew_ms) * 1_000;
+        let error = i64::try_from(dice.below(2 * skew + 1)).unwrap_or(0) - i64::try_from(skew).unwrap_or(0);
+        let start = Start {
+            world: world.clone(),
+            faults: self.faults.clone(),
+            outside: outside.clone(),
+            node: format!("replica-{}-{}", self.id, self.boots),
+            error,
+            dice,
+        };
+        let (door, inside) = (self.door.clone(), handle.clone());
+        handle.spawn(async move {
+            loop {
+                start.faults.set_starting(true);
+                match start.replica().await {
+                    Ok(replica) => {
+                        start.faults.set_starting(false);
+                        *door.open.lock() = Some((inside, Arc::new(replica)));
+                        return;
+                    }
+                    // What supervises a daemon starts it again.
+                    Err(error) => {
+                        tracing::warn!(error = %orchestrator::error::chain(&error), "a replica did not start");
+                        start.wait().await;
+                    }
+                }
+            }
+        });
+        world.time.mark(self.id);
+        Ok(())
+    }
+
+    /// Ends the process, wherever it stands.
+    pub fn kill(&mut self, world: &World) {
+        *self.door.open.lock() = None;
+        world.store.break_streams(self.id);
+        self.lane.kill();
+        world.time.clear(self.id);
+    }
+}
+
+/// What a process starts with.
+struct Start {
+    world: World,
+    faults: Faults,
+    outside: Handle,
+    node: String,
+    /// What is wrong with its clock, in microseconds.
+    error: i64,
+    dice: Dice,
+}
+
+impl Start {
+    async fn wait(&self) {
+        let until = self.world.time.now().plus(Micros::from_secs(1));
+        self.world.time.sleep_until(self.faults.lane(), until).await;
+    }
+
+    async fn replica(&self) -> orchestrator::error::Result<Replica> {
+        let canary: Canary = Arc::new(|| async { true }.boxed());
+        Replica::start(&self.world.config, self.ports().await?, &canary).await
+    }
+
+    async fn ports(&self) -> orchestrator::error::Result<Ports> {
+        let (world, faults) = (&self.world, &self.faults);
+        let mut dice = self.dice.clone();
+        let clock: Arc<dyn Clock> = Arc::new(LaneClock::new(world.time.clone(), faults.lane(), self.error));
+        let entropy: Arc<dyn Entropy> = Arc::new(Seeded::new(Dice::new(dice.draw(), 1)));
+        let sim = SimDatabase::new(world.store.clone(), faults.clone());
+        let database: Arc<dyn DatabaseClient> = Arc::new(sim.clone());
+        let queue: Arc<dyn QueueClient> = match world.hinted {
+            true => Arc::new(world.broker.of(faults.lane())),
+            false => {
+                let settings = DatabaseQueueSettings { poll: Micros::from_secs(20) };
+                Arc::new(DatabaseQueue::new(database.clone(), clock.clone(), entropy.clone(), settings))
+            }
+        };
+        let faulty = |port| Arc::new(FaultyQueue::new(queue.clone(), faults.clone(), port));
+        let (triggers, jobs): (Arc<dyn QueueClient>, _) = (faulty(Port::Queue), faulty(Port::Jobs));
+        let job_queue: Arc<dyn JobQueueClient> = Arc::new(OverQueue::new(jobs, "jobs"));
+        job_queue.create_queues().await.map_err(orchestrator::error::Error::internal)?;
+        let timer = Arc::new(Notify::new());
+        let settings = LocalSchedulerSettings { lease: Micros::from_secs(60), look: Micros::from_secs(30) };
+        let schedules = LocalScheduler::new(
+            database.clone(),
+            triggers.clone(),
+            clock.clone(),
+            timer.clone(),
+            &self.node,
+            settings,
+        );
+        let cron = Arc::new(LocalCron::new(database.clone(), clock.clone(), timer.clone()));
+        let once = Arc::new(LocalOneTime::new(database.clone(), timer));
+        let bus = Arc::new(LocalEventBus::new(triggers.clone(), 64));
+        let cache = Arc::new(MemoryCache::new(clock.clone(), &MemoryCacheSettings::default()));
+        let settlement = FaultySettlement {
+            layer: world.settlement.clone(),
+            effects: world.settled.clone(),
+            faults: faults.clone(),
+            sabotage: world.plan.sabotage,
+        };
+        Ok(Ports {
+            node: self.node.clone(),
+            shared: true,
+            hinted: world.hinted,
+            clock,
+            entropy,
+            database,
+            change_source: Some(Arc::new(sim)),
+            vault: world.vault(Dice::new(dice.draw(), 2)),
+            cache: Arc::new(FaultyCache(cache, faults.clone())),
+            answers: SharedAnswers::none(),
+            storage: Arc::new(FaultyStorage(world.storage.clone(), faults.clone())),
+            queue: triggers,
+            watched: None,
+            job_queue,
+            events: Arc::new(FaultyEvents(bus.clone(), faults.clone())),
+            local_feed: Some(bus),
+            notification: Arc::new(FaultyAlerts(world.alerts.clone(), faults.clone())),
+            cron: Arc::new(FaultyCron(cron, faults.clone())),
+            one_time: Arc::new(FaultyOnce(once, faults.clone())),
+            schedules: Arc::new(schedules),
+            settlement: Arc::new(settlement),
+            da: Arc::new(FaultyDa(world.da.clone(), faults.clone())),
+            providers: Arc::new(SimDirectory {
+                providers: world.providers.clone(),
+                faults: faults.clone(),
+                world: self.outside.clone(),
+            }),
+            probe: Arc::new(SimProbe { providers: world.providers.clone(), faults: faults.clone() }),
+        })
+    }
+}
