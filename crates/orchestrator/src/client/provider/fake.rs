@@ -86,6 +86,11 @@ impl FakeProvider {
         self.state.lock().faults.clear();
     }
 
+    /// Forgets an allocation with its keys and its data, as a provider does that lost a disk.
+    pub fn lose(&self, allocation: AllocationId) {
+        self.state.lock().allocations.remove(&allocation);
+    }
+
     /// Sets what the meter shows.
     pub fn set_usage(&self, allocation: AllocationId, usage: Usage) {
         if let Some(held) = self.state.lock().allocations.get_mut(&allocation) {

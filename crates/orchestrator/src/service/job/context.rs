@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use super::{
     engine::Inner,
     handler::{JobContext, JobError},
+    step::{Boundaries, EngineStep},
 };
 use crate::{
     core::{
@@ -66,7 +67,7 @@ impl Context {
         self.lost.load(Ordering::Acquire)
     }
 
-    async fn write(&self, key: &str, effect: Effect) -> Result<(), JobError> {
+    async fn write(&self, step: EngineStep, key: &str, effect: Effect) -> Result<(), JobError> {
         let mut next = self.effects();
         next.insert(key.to_owned(), effect);
         let now = self.inner.clock.now();
@@ -76,7 +77,7 @@ impl Context {
         job.lease_until = Some(now.plus(self.inner.settings.lease).as_micros());
         let mut changes = Changeset::new();
         changes.replace_expecting(token_guard(job.lease_token), &job);
-        match self.inner.committer.commit(changes).await {
+        match self.inner.writes.commit(step, Some(&self.claimed), changes).await {
             Ok(()) => {
                 *self.effects.lock() = next;
                 Ok(())
@@ -111,7 +112,7 @@ impl JobContext for Context {
             return Ok(known.clone());
         }
         let effect = Effect { intent, outcome: None, at: self.now() };
-        self.write(key, effect.clone()).await?;
+        self.write(EngineStep::Intended, key, effect.clone()).await?;
         Ok(effect)
     }
 
@@ -122,10 +123,14 @@ impl JobContext for Context {
             return Err(JobError::Permanent(Error::new(ErrorCode::Internal, text)));
         };
         effect.outcome = Some(outcome);
-        self.write(key, effect).await
+        self.write(EngineStep::Recorded, key, effect).await
     }
 
     fn effects(&self) -> BTreeMap<String, Effect> {
         self.effects.lock().clone()
+    }
+
+    fn boundaries(&self) -> Option<&dyn Boundaries> {
+        self.inner.writes.boundaries()
     }
 }

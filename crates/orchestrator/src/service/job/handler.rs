@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::step::Boundaries;
 use crate::{
     core::{
         client::{database::Changeset, provider::Generation},
@@ -123,6 +124,11 @@ pub trait JobContext: Send + Sync {
 
     /// The journal.
     fn effects(&self) -> BTreeMap<String, Effect>;
+
+    /// Who is told of the steps that the attempt takes; nobody but in tests of crashes.
+    fn boundaries(&self) -> Option<&dyn Boundaries> {
+        None
+    }
 }
 
 /// A kind of job.
