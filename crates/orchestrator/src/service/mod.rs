@@ -3,6 +3,7 @@
 pub mod access;
 pub mod allocation;
 pub mod block;
+pub mod canary;
 pub mod damage;
 pub mod job;
 pub mod ledger;

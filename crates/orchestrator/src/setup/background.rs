@@ -102,8 +102,10 @@ pub(super) async fn start(
     if let Some(feed) = &clients.feed_task {
         tasks.push(tokio::spawn(feed.clone().run(stop.clone())));
     }
+    let canary = canary(api)?;
+    tasks.push(tokio::spawn(watch_canary(config, clients, services, canary.clone(), stop.clone())));
     if config.prober.enabled {
-        tasks.push(prober_task(config, clients, services, api, stop).await?);
+        tasks.push(prober_task(config, clients, services, canary, stop).await?);
     }
     Ok(tasks)
 }
@@ -182,12 +184,50 @@ fn relay(clients: &Clients) -> Arc<Relay> {
     Arc::new(Relay::new(ports, settings))
 }
 
+/// Our own canary: while our own endpoint does not answer us, what we see is not the providers' fault.
+fn canary(api: SocketAddr) -> Result<prober::Canary> {
+    let client =
+        reqwest::Client::builder().timeout(Duration::from_secs(2)).build().map_err(Error::internal)?;
+    Ok(Arc::new(move || {
+        let request = client.get(format!("http://{api}/health/live"));
+        Box::pin(async move { request.send().await.is_ok_and(|answer| answer.status().is_success()) })
+    }))
+}
+
+/// Asks the canary again and again, in every replica. That most providers fail at once is more likely our network than
+/// theirs.
+fn watch_canary(
+    config: &Config,
+    clients: &Clients,
+    services: &Services,
+    canary: prober::Canary,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (clock, every) = (clients.clock.clone(), config.dependencies.canary_interval.0);
+    let (health, breakers) = (services.own_health.clone(), clients.breakers.clone());
+    async move {
+        loop {
+            let answers = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                answers = canary() => answers,
+            };
+            health.report(answers && !breakers.are_most_away("provider"));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = clock.sleep(every) => {}
+            }
+        }
+    }
+}
+
 /// The prober of this market. It is made anew with each leadership, so that it goes on from what the last one wrote.
 async fn prober_task(
     config: &Config,
     clients: &Clients,
     services: &Services,
-    api: SocketAddr,
+    canary: prober::Canary,
     stop: &CancellationToken,
 ) -> Result<JoinHandle<()>> {
     let ports = ProberPorts {
@@ -209,13 +249,6 @@ async fn prober_task(
         move || Prober::start(work.clone(), evidence.clone(), ports.clone(), sla.clone(), settings.clone());
     // Once at the start, so that a market without a prober is told at once.
     make().await?;
-    let client =
-        reqwest::Client::builder().timeout(Duration::from_secs(2)).build().map_err(Error::internal)?;
-    // Our own canary: while our own endpoint does not answer us, what the prober sees is not the providers' fault.
-    let canary: prober::Canary = Arc::new(move || {
-        let request = client.get(format!("http://{api}/health/live"));
-        Box::pin(async move { request.send().await.is_ok_and(|answer| answer.status().is_success()) })
-    });
     let work: leader::Work = Box::new(move |stop| {
         let (started, clock, canary) = (make(), clock.clone(), canary.clone());
         async move {

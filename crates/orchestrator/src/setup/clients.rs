@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::{backends, secret};
 use crate::{
     client::{
+        breaker::{Breakers, GuardedDa, GuardedProviders, GuardedSettlement, GuardedStorage},
         clock::{SystemClock, SystemEntropy},
         cron::LocalScheduler,
         da::LocalDa,
@@ -94,6 +95,8 @@ pub struct Clients {
     pub da: Arc<dyn DaClient>,
     pub providers: Arc<dyn ProviderDirectory>,
     pub probe: Arc<dyn ProbeClient>,
+    /// The breakers around providers, settlement layer, data availability and storage.
+    pub breakers: Breakers,
     /// What the ports at AWS share, where there are any.
     #[cfg(feature = "aws")]
     pub aws: Option<crate::client::aws::AwsClients>,
@@ -128,6 +131,9 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let queue = base.queue().await?;
     let job_queue = base.job_queue(&queue).await?;
     let storage = base.storage().await?;
+    let breakers = Breakers::new(config.dependencies.breaker(), clock.clone(), entropy.clone());
+    let storage: Arc<dyn StorageClient> =
+        Arc::new(GuardedStorage::new(storage, breakers.of("storage", "storage")));
     let notification = base.notification().await?;
     let cache = base.cache().await?;
     let (events, local_feed) = base.events(&queue).await?;
@@ -154,6 +160,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         co_hosted.map(|(admin_url, token)| CoHosted { admin_url, admin_token: Zeroizing::new(token) });
     let providers: Arc<dyn ProviderDirectory> =
         Arc::new(AdapterDirectory::new(vault.clone(), co_hosted, EmbeddedSettings::default()));
+    let providers: Arc<dyn ProviderDirectory> = Arc::new(GuardedProviders::new(providers, breakers.clone()));
     let probe_settings =
         S3ProbeSettings { timeout: config.prober.timeout.0.to_std(), ..S3ProbeSettings::default() };
     let probe: Arc<dyn ProbeClient> = Arc::new(S3Probe::new(probe_settings).map_err(Error::internal)?);
@@ -168,6 +175,9 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         (None, None) => return Err(Error::internal("no event feed")),
     };
     let (settlement, da) = settlement_layer(config, clock.clone())?;
+    let settlement: Arc<dyn SettlementClient> =
+        Arc::new(GuardedSettlement::new(settlement, breakers.of("settlement", "settlement layer")));
+    let da: Arc<dyn DaClient> = Arc::new(GuardedDa::new(da, breakers.of("da", "data availability")));
     let domains = SettlementDomains::new([settlement.clone()]);
     Ok(Clients {
         node,
@@ -203,6 +213,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         da,
         providers,
         probe,
+        breakers,
         #[cfg(feature = "aws")]
         aws: cloud.aws,
     })

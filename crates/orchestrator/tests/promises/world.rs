@@ -51,8 +51,8 @@ use orchestrator::{
     service::{
         access::{AccessSettings, CredentialService, ExpireCredentials},
         allocation::{
-            AllocationService, AllocationSettings, EndPeriods, ExpireReservations, FinalSettlement,
-            OfferingPicker, Reconcile, ReconcileSettings, ReserveRequest, Target,
+            AllocationService, AllocationSettings, BlastRadius, EndPeriods, ExpireReservations,
+            FinalSettlement, OfferingPicker, Reconcile, ReconcileSettings, ReserveRequest, Target,
         },
         block::{BlockPorts, BlockSettings, BlockStore, SealTrigger, handlers as block_handlers},
         job::{
@@ -280,7 +280,9 @@ impl Store {
         let allocations = AllocationService::new(work.clone(), picker, AllocationSettings::default());
         let access = AccessSettings { wait: Micros::ZERO, ..AccessSettings::default() };
         let disputes = DisputeService::new(work.clone(), DisputeSettings::default());
-        let reconcile = ReconcileSettings { teardowns_per_hour: 1_000, ..ReconcileSettings::default() };
+        let blast_radius = BlastRadius { percent: 100, floor: 1_000 };
+        let reconcile =
+            ReconcileSettings { teardowns_per_hour: 1_000, blast_radius, ..ReconcileSettings::default() };
         let triggers: Vec<Arc<dyn Trigger>> = vec![
             Arc::new(DepositWatcher::new(work.clone(), self.domains())),
             Arc::new(ExpireReservations::new(allocations.clone())),
@@ -466,7 +468,7 @@ impl Node {
 
 /// Lets spawned tasks go on until they wait.
 async fn turns(engine: &Engine) {
-    for _ in 0..2_000 {
+    for _ in 0..400 {
         if engine.running() == 0 {
             return;
         }

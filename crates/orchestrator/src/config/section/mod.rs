@@ -4,6 +4,7 @@ mod access;
 mod api;
 pub(super) mod backend;
 mod data;
+mod dependencies;
 mod jobs;
 mod market;
 mod prober;
@@ -20,6 +21,7 @@ pub use backend::{
     NotificationBackend, Queue, QueueBackend, Schedule, ScheduleBackend, Storage, StorageBackend,
 };
 pub use data::{Data, Log, LogFormat};
+pub use dependencies::Dependencies;
 pub use jobs::{Dispatch, Jobs, Triggers};
 pub use market::{Market, Pricing};
 pub use prober::Prober;
@@ -65,6 +67,7 @@ pub fn keys() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("kafka", Kafka::KEYS),
         ("jobs", Jobs::KEYS),
         ("triggers", Triggers::KEYS),
+        ("dependencies", Dependencies::KEYS),
         ("market", Market::KEYS),
         ("access", Access::KEYS),
         ("sla", Sla::KEYS),

@@ -18,6 +18,9 @@ use crate::{
 
 impl From<DaError> for Error {
     fn from(error: DaError) -> Self {
+        if let DaError::Deferred(after) = error {
+            return Self::deferred("the data-availability layer", after).because(error);
+        }
         let code = if error.retryable() { ErrorCode::Unavailable } else { ErrorCode::InvalidState };
         Self::new(code, "the data-availability layer did not do as asked").because(error)
     }

@@ -67,7 +67,12 @@ pub enum JobError {
 
 impl From<Error> for JobError {
     fn from(error: Error) -> Self {
-        if error.retryable() { Self::Transient(error) } else { Self::Permanent(error) }
+        match error.retry_after {
+            // Nothing was tried, so no attempt is spent.
+            Some(after) => Self::PollAgain(after),
+            None if error.retryable() => Self::Transient(error),
+            None => Self::Permanent(error),
+        }
     }
 }
 

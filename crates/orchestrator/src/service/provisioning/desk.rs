@@ -78,6 +78,9 @@ pub(super) fn input<T: DeserializeOwned>(job: &Job) -> Result<T, JobError> {
 /// What a provider's error means for the attempt. A stale generation is worth another attempt, because that one holds a
 /// higher generation; if the job was lost to another worker meanwhile, its token stops this one.
 pub(super) fn failed(error: ProviderError) -> JobError {
+    if let ProviderError::Deferred(after) = error {
+        return JobError::PollAgain(after);
+    }
     let again = error.retryable() || matches!(error, ProviderError::Stale(_));
     let error = Error::new(ErrorCode::ProviderFailed, error.to_string()).because(error);
     if again { JobError::Transient(error) } else { JobError::Permanent(error) }

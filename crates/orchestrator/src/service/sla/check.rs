@@ -60,8 +60,11 @@ impl SlaCheck {
         let reader = &self.settlement.work.reader;
         let found = reader.load::<Provider>(&allocation.provider.to_string()).await?;
         let provider = found.ok_or_else(|| Error::not_found("provider", allocation.provider))?.value;
-        let failed = |error: ProviderError| {
-            Error::new(ErrorCode::ProviderFailed, "the provider's meter can't be read").because(error)
+        let failed = |error: ProviderError| match error {
+            ProviderError::Deferred(after) => Error::deferred("the provider", after).because(error),
+            error => {
+                Error::new(ErrorCode::ProviderFailed, "the provider's meter can't be read").because(error)
+            }
         };
         let client = Outside::new(self.providers.client(&provider).await.map_err(failed)?);
         let id = allocation.id;

@@ -1,7 +1,13 @@
 //! Handlers in a mood: the real ones do their work, and then something else than their answer becomes of the attempt. So
 //! every kind comes to every way in which an attempt can end, each time with its real effects behind it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use orchestrator::{
@@ -42,17 +48,13 @@ pub enum Mood {
 #[derive(Default)]
 pub struct Moods {
     had: Mutex<BTreeSet<(JobId, &'static str)>>,
-    forgiven: Mutex<BTreeSet<JobId>>,
+    forgiven: AtomicBool,
 }
 
 impl Moods {
-    /// Nothing is given up any more for this job.
-    pub fn forgive(&self, job: JobId) {
-        self.forgiven.lock().insert(job);
-    }
-
-    pub fn is_forgiven(&self, job: JobId) -> bool {
-        self.forgiven.lock().contains(&job)
+    /// Nothing is given up any more.
+    pub fn forgive(&self) {
+        self.forgiven.store(true, Ordering::SeqCst);
     }
 }
 
@@ -95,7 +97,7 @@ impl Moody {
                 None
             }
             Mood::Doomed(kind) => {
-                let doomed = context.job().kind == kind && !self.moods.is_forgiven(context.job().id);
+                let doomed = context.job().kind == kind && !self.moods.forgiven.load(Ordering::SeqCst);
                 doomed.then(|| JobError::Permanent(Error::new(ErrorCode::InvalidState, "doomed")))
             }
         }

@@ -33,7 +33,7 @@ use super::{
     mood::{Mood, Moods, Moody},
     process::{Place, Process, Watch},
 };
-use crate::promises::world::{HOUR, Mortal, Node, Store, finish};
+use crate::promises::world::{HOUR, Mortal, Node, Store};
 
 /// A story. All are told of the same market; what differs is what goes wrong in it by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +74,6 @@ pub struct Run {
     watch: Arc<Watch>,
     node: Node,
     process: Arc<Process>,
-    /// The number of its processes.
-    pub processes: usize,
 }
 
 fn operator(key: &str) -> Call {
@@ -114,22 +112,21 @@ impl Story {
 
 impl Run {
     /// Tells a story, with the deaths that it has by itself and then perhaps one more.
-    pub async fn tell(story: Story, death: Option<Place>) -> (End, Arc<Watch>, usize) {
+    pub async fn tell(story: Story, death: Option<Place>) -> (End, Arc<Watch>) {
         let store = Store::new(5, 1).await;
         let moods = Arc::new(Moods::default());
         let watch = Watch::killing_at(story.own_deaths().into_iter().chain(death));
         let (node, process) = start(story, &store, &moods, &watch);
-        let mut run = Self { story, store, moods, watch, node, process, processes: 1 };
+        let mut run = Self { story, store, moods, watch, node, process };
         if story == Story::SlowProvider {
             run.store.provider.set_polls(2);
         }
         let made = run.play().await;
-        (run.end(&made).await, run.watch, run.processes)
+        (run.end(&made).await, run.watch)
     }
 
     fn replace(&mut self) {
         (self.node, self.process) = start(self.story, &self.store, &self.moods, &self.watch);
-        self.processes += 1;
     }
 
     /// After a death, a new process takes over: leases of the old one run out, unless it knows that it is alone.
@@ -173,8 +170,8 @@ impl Run {
     async fn retry_failed(&self) {
         for stored in self.store.db.list_all::<Job>(Filter::eq("state", "failed")).await.unwrap_or_default() {
             let Job { id, kind, .. } = stored.value;
-            if self.story.is_doomed(kind) && kind != JobKind::Migrate && !self.moods.is_forgiven(id) {
-                self.moods.forgive(id);
+            if self.story.is_doomed(kind) && kind != JobKind::Migrate {
+                self.moods.forgive();
                 self.node.jobs.retry(&operator(&format!("retry {id}")), id).await.unwrap();
             }
         }
@@ -183,6 +180,22 @@ impl Run {
     async fn rest(&mut self, time: Micros) {
         self.store.clock.advance(time);
         self.turn().await;
+    }
+
+    async fn open_jobs(&self) -> usize {
+        let jobs = self.store.db.list_all::<Job>(Filter::All).await.unwrap();
+        jobs.iter().filter(|job| !job.value.state.is_terminal()).count()
+    }
+
+    /// Lets time pass until nothing is left to do.
+    async fn settle(&mut self) {
+        for round in 0..60 {
+            self.rest(Micros::from_secs(2 + round)).await;
+            if self.open_jobs().await == 0 {
+                return;
+            }
+        }
+        panic!("{:?}: never at rest", self.story);
     }
 
     fn call(&self, key: &str) -> Call {
@@ -200,9 +213,7 @@ impl Run {
         }
         self.node.allocations.cancel(&self.call("cancel"), made[1]).await.unwrap();
         self.disturb(made[0]).await;
-        for _ in 0..4 {
-            self.rest(Micros::from_secs(2)).await;
-        }
+        self.settle().await;
         if self.story.is_doomed(JobKind::Provision) {
             // It was given up and the money is back: nothing more comes of it.
             self.finish().await;
@@ -216,19 +227,19 @@ impl Run {
                 false => self.node.allocations.unrestrict(&call, made[0], reason).await,
             };
             answer.unwrap();
-            self.rest(Micros::from_secs(2)).await;
+            self.settle().await;
         }
         self.store.clock.advance(Micros::from_secs(900));
         self.store.provider.lose(made[0]);
-        for _ in 0..4 {
-            self.rest(Micros::from_secs(2)).await;
-        }
+        self.settle().await;
         for round in 0..6 {
             if round == 0 {
                 self.store.used(made[0], 1 << 28);
             }
             self.rest(Micros(HOUR.0 * 5)).await;
         }
+        // A last reading, which no whole period has paid.
+        self.store.used(made[0], 1 << 29);
         self.node.allocations.close(&self.call("close"), made[0]).await.unwrap();
         self.finish().await;
         made
@@ -242,18 +253,14 @@ impl Run {
             let issued = self.node.credentials.issue(&call, allocation, READ_WRITE).await.unwrap();
             keys.push(issued.credential.id);
         }
-        for _ in 0..4 {
-            self.rest(Micros::from_secs(2)).await;
-        }
+        self.settle().await;
         let overlap = RotateCredential { overlap: Some(Micros::from_secs(60)) };
         if self.story.is_doomed(JobKind::RotateCredential) {
             return;
         }
         self.node.credentials.rotate(&self.call("rotate"), keys[0], overlap).await.unwrap();
         self.node.credentials.revoke(&self.call("revoke"), keys[1]).await.unwrap();
-        for _ in 0..4 {
-            self.rest(Micros::from_secs(20)).await;
-        }
+        self.settle().await;
     }
 
     /// What this story has beside the common script.
@@ -261,7 +268,7 @@ impl Run {
         match self.story {
             Story::Dependence => {
                 let first = self.enqueue(JobKind::SyncAccess, allocation, Vec::new()).await;
-                self.enqueue(JobKind::SlaCheck, allocation, vec![first]).await;
+                self.enqueue(JobKind::SyncAccess, allocation, vec![first]).await;
             }
             Story::Life(Mood::Doomed(JobKind::Migrate)) => {
                 self.enqueue(JobKind::Migrate, allocation, Vec::new()).await;
@@ -283,8 +290,8 @@ impl Run {
         let clock: Arc<dyn Clock> = Arc::new(self.store.clock.clone());
         let ids = IdGenerator::new(clock, self.store.entropy.clone());
         let mut changes = Changeset::new();
-        let input = serde_json::json!({"allocation": allocation, "period": 0});
-        let mut job = NewJob::now(kind, allocation, format!("extra {kind}"), ids.now()).input(input);
+        let key = format!("extra {}", depends_on.len());
+        let mut job = NewJob::now(kind, allocation, key, ids.now());
         job.depends_on = depends_on;
         let id = job.enqueue(&mut changes, &ids);
         self.store.db.commit(changes).await.unwrap();
@@ -308,22 +315,18 @@ impl Run {
         }
     }
 
+    /// Lets time pass until all is over.
     async fn finish(&mut self) {
-        for _ in 0..20 {
-            let nodes = [&self.node];
-            tokio::select! {
-                biased;
-                () = self.process.died.cancelled() => {}
-                () = finish(&nodes) => {}
-            }
-            let died = self.go_on().await;
-            self.retry_failed().await;
-            let open = self.store.db.list_all::<Job>(Filter::All).await.unwrap();
-            if !died && open.iter().all(|job| job.value.state.is_terminal()) {
+        for round in 0..200 {
+            let step = if round < 6 { Micros::from_secs(2) } else { HOUR };
+            self.rest(step).await;
+            let unsealed = self.store.db.count(schema::UNSEALED, Filter::All).await.unwrap();
+            let over = self.store.allocations().await.iter().all(|a| a.state.is_terminal());
+            if over && unsealed == 0 && self.open_jobs().await == 0 {
                 return;
             }
         }
-        panic!("it never ends");
+        panic!("{:?}: it never ends", self.story);
     }
 
     /// All is over, as it should be; and what there is to compare.
