@@ -3,6 +3,7 @@
 mod backends;
 mod cache;
 mod interrupt;
+mod soak;
 mod testbed;
 
 use std::{
@@ -38,6 +39,8 @@ enum Task {
         #[command(subcommand)]
         action: backends::Action,
     },
+    /// Kill the real daemon thousands of times under load and count what was lost or doubled; goes on from its report.
+    Soak(soak::SoakArgs),
     /// Measure, in a release build, and print the figures beside the machine's own limits.
     Bench {
         /// Which benchmark; `list` names them, `all` runs them all.
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test { embedded, filter } => test(embedded, &filter),
         Task::Backends { action } => backends::act(action),
+        Task::Soak(args) => soak::soak(&args),
         Task::Bench { name, json } => bench(&name, json),
     };
     match outcome {

@@ -4,6 +4,7 @@
 //! difference.
 
 mod api;
+mod backup;
 mod config;
 mod demo;
 mod doctor;
@@ -117,6 +118,16 @@ enum Command {
     /// Rebuild the ledger from what was published and compare every root.
     #[command(after_help = "Examples:\n  orchestrator verify\n  orchestrator verify --json")]
     Verify(verify::VerifyArgs),
+    /// Copy the embedded database, ledger, storage and keys as of one instant, beside a daemon that runs, and check the copy.
+    #[command(
+        after_help = "Examples:\n  orchestrator backup /mnt/backups/2026-11-21\n  orchestrator backup --without-keys --json /mnt/backups/now"
+    )]
+    Backup(backup::BackupArgs),
+    /// Check a backup and put it in place of what the data directory holds, which is set aside.
+    #[command(
+        after_help = "Examples:\n  orchestrator restore --check /mnt/backups/2026-11-21\n  orchestrator restore --replace /mnt/backups/2026-11-21"
+    )]
+    Restore(backup::RestoreArgs),
     /// Create, list and revoke API keys.
     #[command(
         subcommand,
@@ -200,6 +211,8 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Doctor(args) => doctor::run(&args).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Verify(args) => verify::run(&args).await,
+        Command::Backup(args) => backup::backup(&args).await,
+        Command::Restore(args) => backup::restore(&args).await,
         Command::Keys(command) => keys::run(&command).await,
         Command::Jobs(command) => jobs::run(&command).await,
         Command::Config(command) => config::run(&command),

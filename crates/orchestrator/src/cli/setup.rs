@@ -106,5 +106,7 @@ fn show(args: &SetupArgs, plan: &Plan) -> Outcome {
             vec![step.kind.into(), step.name.clone(), word(step.action).into(), step.changes.join("; ")]
         })
         .collect();
-    output::table(&["what", "name", "state", "changes"], rows, "nothing is needed")
+    let nothing = if args.destroy { "there is nothing to remove" } else { "nothing is needed" };
+    output::table(&["what", "name", "state", "changes"], rows, nothing)?;
+    plan.notes.iter().try_for_each(|note| output::line(note))
 }

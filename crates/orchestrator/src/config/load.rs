@@ -12,8 +12,13 @@ use super::{Config, ConfigError, Fault};
 /// Prefix of environment variables: `ORCHESTRATOR_API__LISTEN` is `api.listen`.
 const PREFIX: &str = "ORCHESTRATOR_";
 /// Variables with the prefix that are not configuration keys.
-const RESERVED: &[&str] =
-    &["ORCHESTRATOR_CONFIG", "ORCHESTRATOR_URL", "ORCHESTRATOR_KEY", "ORCHESTRATOR_VAULT_KEY"];
+const RESERVED: &[&str] = &[
+    "ORCHESTRATOR_CONFIG",
+    "ORCHESTRATOR_URL",
+    "ORCHESTRATOR_KEY",
+    "ORCHESTRATOR_VAULT_KEY",
+    "ORCHESTRATOR_KAFKA_PASSWORD",
+];
 const RESERVED_PREFIX: &str = "ORCHESTRATOR_TEST_";
 
 /// What configures beside the defaults.

@@ -1,6 +1,9 @@
 //! Reads and writes every stored entity by name, for the tests over golden files.
 
-use crate::core::client::database::{Changeset, DatabaseError, Document, Entity, WriteOp};
+use crate::core::client::{
+    database::{Changeset, DatabaseError, Document, Entity, WriteOp},
+    schema::Collection,
+};
 use crate::{
     client::cron::row::Row as Schedule,
     client::notification::topics::Topic,
@@ -22,7 +25,7 @@ use crate::{
     core::market::unit::DataUnit,
     core::market::verdict::SlaVerdict,
     service::access::vault_check::VaultCheck,
-    service::allocation::{blast::Teardowns, reconcile::Budget},
+    service::allocation::{blast::Teardowns, reconcile::Budget, restored::RestoreGaps},
     service::block::{ChainTip, Quarantined, RejectedBlock, SealedEntry},
     service::job::{lease::BootEpoch, subject::Subject},
     service::ledger::{UnsealedMarker, deposits::DepositCursor},
@@ -38,12 +41,14 @@ pub struct Codec {
     pub name: &'static str,
     /// The version that it is written with.
     pub version: u32,
+    /// Where it lies.
+    pub collection: Collection,
     /// The id and the body that a body is written with after it was read.
     pub rewrite: fn(&str) -> Result<(String, String), DatabaseError>,
 }
 
 const fn codec<T: Entity>() -> Codec {
-    Codec { name: T::NAME, version: T::VERSION, rewrite: rewrite::<T> }
+    Codec { name: T::NAME, version: T::VERSION, collection: T::COLLECTION, rewrite: rewrite::<T> }
 }
 
 fn rewrite<T: Entity>(body: &str) -> Result<(String, String), DatabaseError> {
@@ -86,6 +91,7 @@ pub const CODECS: &[Codec] = &[
     codec::<RejectedBlock>(),
     codec::<Reputation>(),
     codec::<RequestRecord>(),
+    codec::<RestoreGaps>(),
     codec::<Schedule>(),
     codec::<SealedEntry>(),
     codec::<SealedSeed>(),

@@ -58,6 +58,7 @@ pub const ENTITIES: &[StoredEntity] = &[
     entity("rejected_block", 1),
     entity("reputation", 1),
     entity("request_record", 1),
+    entity("restore_gaps", 1),
     entity("schedule", 1),
     entity("scheduler_lease", 1),
     entity("sealed_entry", 1),

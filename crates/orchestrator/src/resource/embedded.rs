@@ -147,7 +147,7 @@ impl Resource for DataDir {
             let (name, action) = (path.display().to_string(), look_at(path)?);
             Ok(Step { kind: "directory", name, action, changes: Vec::new() })
         };
-        Ok(Plan { steps: self.directories().map(step).collect::<Result<_>>()? })
+        Ok(Plan { steps: self.directories().map(step).collect::<Result<_>>()?, ..Plan::default() })
     }
 
     fn apply(&self) -> Result<Plan> {

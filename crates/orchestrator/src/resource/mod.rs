@@ -50,6 +50,9 @@ pub struct Step {
 pub struct Plan {
     /// The steps, those that need nothing included.
     pub steps: Vec<Step>,
+    /// What a person should know beside them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Plan {
@@ -57,6 +60,12 @@ impl Plan {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.steps.iter().all(|step| step.action == Action::Exists)
+    }
+
+    /// Adds what another set of resources needs.
+    pub fn extend(&mut self, other: Self) {
+        self.steps.extend(other.steps);
+        self.notes.extend(other.notes);
     }
 }
 

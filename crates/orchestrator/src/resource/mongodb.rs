@@ -58,7 +58,7 @@ impl MongoResource {
             let name = format!("{}.{}", self.settings.name, spec.collection);
             Step { kind: "collection", name, action, changes }
         };
-        Plan { steps: self.schema.iter().map(step).collect() }
+        Plan { steps: self.schema.iter().map(step).collect(), ..Plan::default() }
     }
 }
 

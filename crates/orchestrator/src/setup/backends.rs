@@ -51,7 +51,7 @@ use crate::client::cache::{GuardedCache, GuardedCacheSettings, RedisCache, Redis
 #[cfg(feature = "mongodb")]
 use crate::client::db::mongodb::{MongoDatabase, MongoSettings};
 #[cfg(feature = "kafka")]
-use crate::client::job_queue::{KafkaJobQueue, KafkaSettings};
+use crate::client::job_queue::{KafkaJobQueue, KafkaSasl, KafkaSecurity, KafkaSettings};
 #[cfg(feature = "sns")]
 use crate::client::notification::SnsNotifier;
 #[cfg(feature = "s3")]
@@ -97,6 +97,7 @@ pub async fn open_database(
     let mut changes: Option<Arc<dyn ChangeSource>> = None;
     let database: Arc<dyn DatabaseClient> = match config.database.backend {
         DatabaseBackend::Sqlite => {
+            super::backup::interrupted(config)?;
             SqliteDatabase::open(&config.data.dir.join("orchestrator.db"), Options::default())?
         }
         #[cfg(feature = "mongodb")]
@@ -112,20 +113,43 @@ pub async fn open_database(
     Ok((database, changes))
 }
 
+/// How Kafka is reached.
+///
+/// # Errors
+/// When a password is missing, or the driver of this build lacks what the configuration asks for.
 #[cfg(feature = "kafka")]
-pub fn kafka_settings(config: &Config) -> KafkaSettings {
-    KafkaSettings {
-        partitions: config.kafka.partitions,
-        replication: config.kafka.replication,
-        ..KafkaSettings::new(&config.kafka.brokers, &config.aws.prefix)
+pub fn kafka_settings(config: &Config) -> Result<KafkaSettings> {
+    let kafka = &config.kafka;
+    let sasl = match kafka.security.has_user() {
+        false => None,
+        true => Some(KafkaSasl {
+            mechanism: kafka.mechanism.as_str(),
+            user: kafka.user.clone(),
+            password: super::secret::kafka_password(config)?,
+        }),
+    };
+    let (protocol, ca_file) = (kafka.security.as_str(), kafka.ca_file.clone());
+    let security = KafkaSecurity { protocol, ca_file, sasl };
+    if let Some(lacking) = security.lacking() {
+        return Err(Error::new(ErrorCode::InvalidConfig, format!("kafka.security: {lacking}")));
     }
+    Ok(KafkaSettings {
+        partitions: kafka.partitions,
+        replication: kafka.replication,
+        security,
+        ..KafkaSettings::new(&kafka.brokers, &config.aws.prefix)
+    })
 }
 
 /// The topics of jobs, as `setup` makes them; `None` when jobs go another way.
 #[cfg(feature = "kafka")]
-pub fn topics(config: &Config) -> Option<Arc<dyn crate::resource::RemoteResource>> {
-    (config.jobs.dispatch == Dispatch::Kafka)
-        .then(|| Arc::new(crate::resource::topics::KafkaResource::new(kafka_settings(config))) as _)
+pub fn topics(config: &Config) -> Result<Option<Arc<dyn crate::resource::RemoteResource>>> {
+    match config.jobs.dispatch {
+        Dispatch::Kafka => {
+            Ok(Some(Arc::new(crate::resource::topics::KafkaResource::new(kafka_settings(config)?))))
+        }
+        Dispatch::Database | Dispatch::Sqs => Ok(None),
+    }
 }
 
 /// The collections and indexes of a database elsewhere, as `setup` makes them; `None` when it is embedded.
@@ -275,7 +299,7 @@ impl Base<'_> {
             Dispatch::Sqs => return Err(lacking("jobs.dispatch = \"sqs\"")),
             #[cfg(feature = "kafka")]
             Dispatch::Kafka => {
-                let queue = KafkaJobQueue::new(&kafka_settings(self.config), self.clock.clone());
+                let queue = KafkaJobQueue::new(&kafka_settings(self.config)?, self.clock.clone());
                 Arc::new(queue.map_err(|error| unready("job queue", error))?)
             }
             #[cfg(not(feature = "kafka"))]

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::{backends, secret};
@@ -19,7 +20,7 @@ use crate::{
     },
     config::{
         Config,
-        section::{Dispatch, Settlement},
+        section::{CacheBackend, Dispatch, Settlement},
     },
     controller::worker::OutboxFeed,
     core::{
@@ -43,6 +44,7 @@ use crate::{
     error::{Error, ErrorCode, Result},
     service::{
         access::check_vault,
+        answers::SharedAnswers,
         job::{HintingCommitter, Wake, WakingCommitter, hints},
         scoring::{ChangeFeed, WatchedCommitter},
         settlement::SettlementDomains,
@@ -77,6 +79,8 @@ pub struct Clients {
     pub change_source: Option<Arc<dyn ChangeSource>>,
     pub vault: Arc<dyn Vault>,
     pub cache: Arc<dyn CacheClient>,
+    /// What replicas tell each other through the cache.
+    pub answers: SharedAnswers,
     pub storage: Arc<dyn StorageClient>,
     pub queue: Arc<dyn QueueClient>,
     /// Queues whose depth is to be watched.
@@ -136,6 +140,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         Arc::new(GuardedStorage::new(storage, breakers.of("storage", "storage")));
     let notification = base.notification().await?;
     let cache = base.cache().await?;
+    let answers = answers(config, &cache, &ids);
     let (events, local_feed) = base.events(&queue).await?;
     let schedule = base.schedule(&queue, &node)?;
 
@@ -184,6 +189,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         shared,
         hinted,
         cache,
+        answers,
         feed,
         feed_task,
         clock,
@@ -217,6 +223,19 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         #[cfg(feature = "aws")]
         aws: cloud.aws,
     })
+}
+
+/// The answers that replicas share, where they share a cache. Those of another database are told apart by its address: two
+/// markets may have one cache, and the same prefix by mistake.
+fn answers(config: &Config, cache: &Arc<dyn CacheClient>, ids: &IdGenerator) -> SharedAnswers {
+    match config.cache.backend {
+        CacheBackend::Memory => SharedAnswers::none(),
+        CacheBackend::Redis => {
+            let address = format!("{}\n{}", config.database.url, config.database.name);
+            let digest = hex::encode(Sha256::digest(address));
+            SharedAnswers::over(cache.clone(), ids.clone(), digest.get(..16).unwrap_or(&digest))
+        }
+    }
 }
 
 /// The local settlement and data-availability layers.

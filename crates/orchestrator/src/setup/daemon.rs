@@ -28,7 +28,7 @@ use crate::{
         Resource,
         embedded::{DataDirLock, next_boot_epoch},
     },
-    service::market::DefaultMarket,
+    service::{job::Backlog, market::DefaultMarket},
 };
 
 /// What only the demo and tests ask for.
@@ -191,6 +191,7 @@ fn api_state(
             limit => limit,
         },
         rate_window: Micros::from_secs(60),
+        max_in_flight: config.api.max_in_flight,
         ..ApiSettings::default()
     };
     ApiState::new(route::Services {
@@ -215,6 +216,7 @@ fn api_state(
         reputations: services.reputations,
         pricing: services.pricing,
         jobs: services.jobs,
+        backlog: Backlog::new(clients.database.clone(), clients.clock.clone(), config.jobs.max_backlog),
         blocks: services.blocks,
         proofs: services.proofs,
         triggers,

@@ -207,7 +207,11 @@ fn kafka(config: &Config) -> BoxFuture<'static, Checkup> {
 
     use crate::client::{clock::SystemClock, job_queue::KafkaJobQueue};
     let settings = super::backends::kafka_settings(config);
-    check("job queue", format!("kafka {}", settings.brokers), async move {
+    check("job queue", format!("kafka {}", config.kafka.brokers), async move {
+        let settings = settings.map_err(|error| Finding {
+            what: error.detail.into_owned(),
+            fix: "look at kafka.security, kafka.user and kafka.password_file".into(),
+        })?;
         let silent = |error: crate::core::client::queue::QueueError| {
             Finding {
             what: crate::error::chain(&error),

@@ -32,9 +32,9 @@ use crate::{
 /// When it can't even be looked at.
 pub async fn plan(config: &Config) -> Result<Plan> {
     let mut plan = data_dir(config).plan()?;
-    plan.steps.extend(DataDir::new(Settlement::directory(config), &[]).plan()?.steps);
+    plan.extend(DataDir::new(Settlement::directory(config), &[]).plan()?);
     for resource in remote(config).await? {
-        plan.steps.extend(resource.plan().await?.steps);
+        plan.extend(resource.plan().await?);
     }
     Ok(plan)
 }
@@ -55,7 +55,7 @@ async fn remote(config: &Config) -> Result<Vec<Arc<dyn RemoteResource>>> {
         resources.push(database);
     }
     #[cfg(feature = "kafka")]
-    resources.extend(backends::topics(config));
+    resources.extend(backends::topics(config)?);
     #[cfg(not(any(feature = "aws", feature = "mongodb", feature = "kafka")))]
     let _ = (config, &mut resources);
     Ok(resources)
@@ -70,14 +70,14 @@ pub async fn apply(config: &Config) -> Result<Plan> {
     let directory = data_dir(config);
     let mut done = directory.apply()?;
     let settlement = DataDir::new(Settlement::directory(config), &[]);
-    done.steps.extend(settlement.apply()?.steps);
+    done.extend(settlement.apply()?);
     let _lock = directory.lock()?;
     secret::vault_key(config, &SystemEntropy)?;
     if config.provider.cohosted {
         first::provider_token(config)?;
     }
     for resource in remote(config).await? {
-        done.steps.extend(resource.apply().await?.steps);
+        done.extend(resource.apply().await?);
         resource.verify().await?;
     }
     let database = backends::database(config).await?;
@@ -93,7 +93,7 @@ pub async fn apply(config: &Config) -> Result<Plan> {
 pub async fn plan_destroy(config: &Config) -> Result<Plan> {
     let mut plan = Plan::default();
     for resource in remote(config).await? {
-        plan.steps.extend(resource.plan_destroy().await?.steps);
+        plan.extend(resource.plan_destroy().await?);
     }
     Ok(plan)
 }
@@ -105,7 +105,7 @@ pub async fn plan_destroy(config: &Config) -> Result<Plan> {
 pub async fn destroy(config: &Config) -> Result<Plan> {
     let mut plan = Plan::default();
     for resource in remote(config).await? {
-        plan.steps.extend(resource.destroy().await?.steps);
+        plan.extend(resource.destroy().await?);
     }
     Ok(plan)
 }

@@ -19,6 +19,10 @@ use crate::{
 /// Takes the place of the vault's key file.
 const VAULT_KEY_VARIABLE: &str = "ORCHESTRATOR_VAULT_KEY";
 
+/// Takes the place of the file with the password at Kafka.
+#[cfg(feature = "kafka")]
+const KAFKA_PASSWORD_VARIABLE: &str = "ORCHESTRATOR_KAFKA_PASSWORD";
+
 /// The key that seals secrets: from the environment, or from its file, which is made when it is missing.
 ///
 /// # Errors
@@ -76,17 +80,7 @@ fn parse_key(text: &str, place: &str) -> Result<Zeroizing<[u8; 32]>> {
 /// [`ErrorCode::InvalidConfig`] when others may read it; [`ErrorCode::DataDirUnwritable`] when it can't be made or read.
 pub fn read_or_make(path: &Path, entropy: &dyn Entropy) -> Result<Zeroizing<String>> {
     match fs::read_to_string(path) {
-        Ok(text) => {
-            let text = Zeroizing::new(text);
-            let mode = fs::metadata(path).map_err(|error| unusable(path, error))?.mode() & 0o777;
-            if mode & 0o077 != 0 {
-                let path = path.display();
-                let detail =
-                    format!("{path} has mode {mode:03o}: others may read it; run `chmod 600 {path}`");
-                return Err(Error::new(ErrorCode::InvalidConfig, detail));
-            }
-            Ok(text)
-        }
+        Ok(text) => private(path, text),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut bytes = Zeroizing::new([0_u8; 32]);
             entropy.fill(bytes.as_mut_slice());
@@ -96,6 +90,43 @@ pub fn read_or_make(path: &Path, entropy: &dyn Entropy) -> Result<Zeroizing<Stri
         }
         Err(error) => Err(unusable(path, error)),
     }
+}
+
+/// The text of a secret file, when nobody else may read it.
+fn private(path: &Path, text: String) -> Result<Zeroizing<String>> {
+    let text = Zeroizing::new(text);
+    let mode = fs::metadata(path).map_err(|error| unusable(path, error))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        let detail = format!("{path} has mode {mode:03o}: others may read it; run `chmod 600 {path}`");
+        return Err(Error::new(ErrorCode::InvalidConfig, detail));
+    }
+    Ok(text)
+}
+
+/// The password of the user at Kafka: from the environment, or from its file.
+///
+/// # Errors
+/// [`ErrorCode::InvalidConfig`] when there is none, or its file is open to others.
+#[cfg(feature = "kafka")]
+pub fn kafka_password(config: &Config) -> Result<Zeroizing<String>> {
+    if let Ok(text) = std::env::var(KAFKA_PASSWORD_VARIABLE) {
+        return Ok(Zeroizing::new(text));
+    }
+    let path = &config.kafka.password_file;
+    if path.as_os_str().is_empty() {
+        let detail = format!(
+            "kafka.password_file: kafka.user has no password; name a file of mode 0600 that holds it, or set \
+             {KAFKA_PASSWORD_VARIABLE}"
+        );
+        return Err(Error::new(ErrorCode::InvalidConfig, detail));
+    }
+    let text = fs::read_to_string(path).map_err(|error| {
+        let detail = format!("kafka.password_file: {}: {error}", path.display());
+        Error::new(ErrorCode::InvalidConfig, detail).because(error)
+    })?;
+    // An editor ends the line; no password ends so.
+    Ok(Zeroizing::new(private(path, text)?.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 /// Writes a secret file, mode 0600, durably: a key that is lost after it sealed something loses what it sealed.

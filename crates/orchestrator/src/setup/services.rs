@@ -72,7 +72,8 @@ impl Services {
         let work = &clients.work;
         let sla_settings = sla_settings(config);
         let periods = PeriodSettlement::new(work.clone(), clients.storage.clone(), sla_settings.clone());
-        let offerings = OfferingService::new(
+        let answers = &clients.answers;
+        let offerings = OfferingService::sharing(
             clients.database.clone(),
             work.ids.clone(),
             clients.changes.clone(),
@@ -81,6 +82,7 @@ impl Services {
                 full_refresh: config.sla.bucket.0.max(Micros::from_secs(1)),
                 ..OfferingSettings::default()
             },
+            answers.clone(),
         );
         let market = MarketService::new(work.clone(), clients.vault.clone(), MarketSettings::default());
         let allocation_settings = AllocationSettings {
@@ -114,9 +116,9 @@ impl Services {
                 access_settings(config),
             ),
             oracles: OracleService::new(work.clone()),
-            evidence: EvidenceService::new(work.clone(), sla_settings.clone()),
+            evidence: EvidenceService::new(work.clone(), sla_settings.clone()).with_answers(answers.clone()),
             sla: SlaService::new(work.clone(), clients.storage.clone(), sla_settings.clone()),
-            reputations: ReputationService::new(work.clone()),
+            reputations: ReputationService::new(work.clone()).with_answers(answers.clone()),
             pricing: PricingService::new(work.clone()),
             jobs: JobService::new(work.clone()).with_dead_letters(clients.job_queue.clone()),
             proofs: ProofService::new(accounts.clone(), blocks.store.clone(), clients.domains.clone()),

@@ -13,6 +13,7 @@ mod letters;
 mod life;
 mod market;
 mod money;
+mod overload;
 mod robust;
 mod secrets;
 mod tenants;

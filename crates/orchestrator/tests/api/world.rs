@@ -42,7 +42,7 @@ use orchestrator::{
             Reconcile, ReconcileSettings,
         },
         block::{self, BlockPorts, BlockService, BlockSettings, BlockStore, seal::SealTrigger},
-        job::{Engine, EnginePorts, EngineSettings, JobService, Trigger, Wake},
+        job::{Backlog, Engine, EnginePorts, EngineSettings, JobService, Trigger, Wake},
         ledger::{
             accounts::AccountService,
             dispute::{DisputeService, DisputeSettings},
@@ -64,6 +64,9 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::fakes::{Cache, Feed, Part};
+
+/// Jobs that may wait in these tests.
+pub(crate) const MAX_BACKLOG: u64 = 100;
 
 /// What the harness needs of the world.
 pub(crate) struct Built {
@@ -254,6 +257,7 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
         reputations: ReputationService::new(work.clone()),
         pricing: PricingService::new(work.clone()),
         jobs: JobService::new(work.clone()).with_dead_letters(letters.clone()),
+        backlog: Backlog::new(base.database.clone(), Arc::new(base.clock.clone()), MAX_BACKLOG),
         triggers,
     });
     let Base { database, clock, .. } = base;

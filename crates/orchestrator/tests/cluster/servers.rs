@@ -53,6 +53,12 @@ impl OwnServer {
         server
     }
 
+    /// Its process id.
+    #[cfg(all(feature = "kafka", feature = "redis"))]
+    pub fn id(&self) -> String {
+        self.child.as_ref().unwrap().id().to_string()
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.path().join("log")
     }
@@ -105,6 +111,8 @@ impl Drop for OwnServer {
 pub struct Proxy {
     pub address: SocketAddr,
     cut: watch::Sender<bool>,
+    severed: watch::Sender<()>,
+    carried: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -113,23 +121,44 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, is_cut) = watch::channel(false);
+        let (severed, is_severed) = watch::channel(());
         let next = Arc::new(AtomicUsize::new(0));
         let targets = Arc::new(Mutex::new(targets));
+        let carried = Arc::new(AtomicUsize::new(0));
+        let count = carried.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *is_cut.borrow() {
                     continue;
                 }
                 let (targets, next, is_cut) = (targets.lock().clone(), next.clone(), is_cut.clone());
-                tokio::spawn(carry(client, targets, next, is_cut));
+                count.fetch_add(1, Ordering::Relaxed);
+                let mut severed = is_severed.clone();
+                severed.mark_unchanged();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = carry(client, targets, next, is_cut) => {}
+                        _ = severed.changed() => {}
+                    }
+                });
             }
         });
-        Self { address, cut, task }
+        Self { address, cut, severed, carried, task }
     }
 
     /// Ends every connection, and lets none through until [`Proxy::heal`].
     pub fn cut(&self) {
         let _ = self.cut.send(true);
+    }
+
+    /// Ends every connection; new ones are let through.
+    pub fn sever(&self) {
+        let _ = self.severed.send(());
+    }
+
+    /// How many connections were let through so far.
+    pub fn connections(&self) -> usize {
+        self.carried.load(Ordering::Relaxed)
     }
 
     pub fn heal(&self) {

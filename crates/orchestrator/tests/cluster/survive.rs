@@ -6,7 +6,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::{
     meddler,
     servers::variable,
-    world::{Cluster, REPLICAS},
+    world::{Cluster, REPLICAS, Shape},
 };
 use crate::daemon::{
     harness::wait_for,
@@ -26,11 +26,15 @@ async fn pass(duration: Duration) {
 }
 
 /// Everything is judged, the replicas end well, and what was published can be rebuilt.
-async fn judge_and_end(mut cluster: Cluster, load: Load) {
+async fn judge_and_end(cluster: Cluster, load: Load) {
     let mut consumers = load.finish().await;
     judge(&cluster.operator, &cluster.provider, &mut consumers).await;
-    for replica in &cluster.replicas {
-        let running = replica.running.as_ref().unwrap();
+    end(cluster).await;
+}
+
+/// The replicas that run end well, and what was published can be rebuilt.
+pub async fn end(mut cluster: Cluster) {
+    for running in cluster.replicas.iter().filter_map(|replica| replica.running.as_ref()) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
@@ -43,8 +47,8 @@ async fn judge_and_end(mut cluster: Cluster, load: Load) {
 }
 
 /// Lets the cluster stand the first rush, so that what follows meets it at work.
-async fn under_load(cluster: &Cluster, seed: u64) -> Load {
-    let load = Load::begin(&cluster.operator, seed, CONSUMERS).await;
+pub async fn under_load(cluster: &Cluster, seed: u64, consumers: u64) -> Load {
+    let load = Load::begin(&cluster.operator, seed, consumers).await;
     wait_for("the first allocations", || async {
         let allocations = cluster.operator.all("/allocations").await;
         allocations.iter().any(|allocation| allocation["state"] == "active").then_some(())
@@ -56,7 +60,7 @@ async fn under_load(cluster: &Cluster, seed: u64) -> Load {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_are_killed_one_after_another_and_database_and_cache_go_away() {
     let mut cluster = Cluster::start().await;
-    let load = under_load(&cluster, 21).await;
+    let load = under_load(&cluster, 21, CONSUMERS).await;
     for at in 0..REPLICAS {
         cluster.replicas[at].kill();
         pass(Duration::from_secs(2)).await;
@@ -75,8 +79,8 @@ async fn replicas_are_killed_one_after_another_and_database_and_cache_go_away() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_are_dropped_doubled_delayed_and_shuffled() {
     let (endpoint, tally) = meddler::start(&variable("ORCHESTRATOR_TEST_AWS_ENDPOINT"), 5).await;
-    let cluster = Cluster::start_at(&endpoint).await;
-    let load = under_load(&cluster, 22).await;
+    let cluster = Cluster::of(Shape { aws: endpoint, ..Shape::default() }).await;
+    let load = under_load(&cluster, 22, CONSUMERS).await;
     pass(Duration::from_secs(10)).await;
     tally.lose_all.store(true, Ordering::Relaxed);
     pass(Duration::from_secs(10)).await;
@@ -91,7 +95,7 @@ async fn messages_are_dropped_doubled_delayed_and_shuffled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_is_cut_off_from_the_database_and_another_is_paused_beyond_its_leases() {
     let cluster = Cluster::start().await;
-    let load = under_load(&cluster, 23).await;
+    let load = under_load(&cluster, 23, CONSUMERS).await;
     cluster.replicas[1].wire.cut();
     pass(BEYOND_A_LEASE).await;
     cluster.replicas[1].wire.heal();

@@ -15,6 +15,17 @@ use crate::daemon::harness::{Finished, Place, output};
 /// The region of these tests.
 pub const REGION: &str = "us-east-1";
 
+/// Rates that EventBridge keeps, where the usual ones are shorter than a minute.
+pub const EVENT_BRIDGE_RATES: [(&str, &str); 7] = [
+    ("triggers.end_periods", "60s"),
+    ("triggers.close_sla_windows", "60s"),
+    ("triggers.seal_blocks", "60s"),
+    ("triggers.watch_deposits", "60s"),
+    ("triggers.unit_maintenance", "60s"),
+    ("triggers.expire_credentials", "60s"),
+    ("triggers.expire_reservations", "60s"),
+];
+
 /// A configuration with every back end, and its names.
 pub struct Whole {
     pub place: Place,
@@ -53,18 +64,7 @@ impl Whole {
         ];
         let place = settings.iter().fold(place, |place, (key, value)| place.with(key, value));
         let whole = Self { place, prefix, endpoint: endpoint.to_owned() };
-        // The shortest that EventBridge keeps.
-        [
-            "end_periods",
-            "close_sla_windows",
-            "seal_blocks",
-            "watch_deposits",
-            "unit_maintenance",
-            "expire_credentials",
-        ]
-        .iter()
-        .fold(whole, |whole, trigger| whole.with(&format!("triggers.{trigger}"), "60s"))
-        .with("triggers.expire_reservations", "60s")
+        EVENT_BRIDGE_RATES.iter().fold(whole, |whole, (trigger, rate)| whole.with(trigger, rate))
     }
 
     /// With one more setting.

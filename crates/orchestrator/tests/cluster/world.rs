@@ -56,8 +56,26 @@ impl Drop for Provider {
     }
 }
 
+/// How a cluster is made.
+pub struct Shape {
+    /// The way to everything at AWS.
+    pub aws: String,
+    pub replicas: usize,
+    /// What differs from the usual settings.
+    pub more: Vec<(&'static str, String)>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        let aws = variable("ORCHESTRATOR_TEST_AWS_ENDPOINT");
+        Self { aws, replicas: REPLICAS, more: Vec::new() }
+    }
+}
+
 /// Everything.
 pub struct Cluster {
+    /// What the names of everything begin with.
+    pub prefix: String,
     pub mongodb: OwnServer,
     pub redis: OwnServer,
     pub replicas: Vec<Replica>,
@@ -89,11 +107,11 @@ fn rand_byte() -> u8 {
 impl Cluster {
     /// Sets up, starts the replicas, and registers the provider with one unit.
     pub async fn start() -> Self {
-        Self::start_at(&variable("ORCHESTRATOR_TEST_AWS_ENDPOINT")).await
+        Self::of(Shape::default()).await
     }
 
-    /// The same, with another way to the queues.
-    pub async fn start_at(aws: &str) -> Self {
+    /// The same, in another shape.
+    pub async fn of(shape: Shape) -> Self {
         let (mongodb, redis) = tokio::join!(
             OwnServer::start("ORCHESTRATOR_TEST_MONGODB_COMMAND"),
             OwnServer::start("ORCHESTRATOR_TEST_REDIS_COMMAND")
@@ -101,9 +119,10 @@ impl Cluster {
         let shared = tempfile::tempdir().unwrap();
         let prefix = prefix();
         let mut replicas = Vec::new();
-        for _ in 0..REPLICAS {
+        for _ in 0..shape.replicas {
             let wire = Proxy::to(vec![at(mongodb.port)]).await;
-            let place = place(&wire, &redis, aws, &prefix, shared.path());
+            let place = place(&wire, &redis, &shape.aws, &prefix, shared.path());
+            let place = shape.more.iter().fold(place, |place, (key, value)| place.with(key, value));
             replicas.push(Replica { place, running: None, wire });
         }
         replicas[0].place.cli(&["setup"]).await.ends(0, &["everything is ready"]);
@@ -118,7 +137,8 @@ impl Cluster {
         let (own, admin, token) = provider().await;
         let provider = Api::new(&admin, &token);
         register(&operator, &admin, &token).await;
-        Self { mongodb, redis, replicas, operator, provider, _front: front, _provider: own, _shared: shared }
+        let (_front, _provider, _shared) = (front, own, shared);
+        Self { prefix, mongodb, redis, replicas, operator, provider, _front, _provider, _shared }
     }
 
     /// Stops every replica in order.

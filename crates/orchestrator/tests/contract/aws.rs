@@ -84,6 +84,19 @@ mod sqs {
 #[cfg(feature = "sqs")]
 pub use sqs::{queue, raw_send};
 
+/// An SDK client that knows nothing of ours.
+#[cfg(all(feature = "eventbridge", feature = "s3", feature = "sns"))]
+pub fn raw_events() -> aws_sdk_eventbridge::Client {
+    use aws_sdk_eventbridge::config::{BehaviorVersion, Credentials, Region};
+    let config = aws_sdk_eventbridge::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .region(Region::new(REGION))
+        .endpoint_url(endpoint());
+    aws_sdk_eventbridge::Client::from_conf(config.build())
+}
+
 #[cfg(feature = "s3")]
 mod s3 {
     use aws_sdk_s3::{

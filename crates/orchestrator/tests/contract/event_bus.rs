@@ -1,5 +1,6 @@
 //! The contract of `EventBusClient`, and of the feed beside it.
 
+#[cfg(feature = "eventbridge")]
 use std::sync::Arc;
 
 use orchestrator::{

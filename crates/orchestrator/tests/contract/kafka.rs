@@ -234,6 +234,29 @@ async fn without_a_broker_each_call_says_so_and_works_again_once_it_is_back() {
     assert_eq!(receive(&jobs, KIND, PHASE, 1).await[0].job, Some(job(2)));
 }
 
+/// A driver's call lasts as long as its time-out, whoever has given up meanwhile: those that come after wait without a thread.
+#[test]
+fn who_asks_again_and_again_while_no_broker_answers_uses_up_no_threads() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).max_blocking_threads(2).enable_all();
+    runtime.build().unwrap().block_on(async {
+        let server = OwnServer::start("ORCHESTRATOR_TEST_KAFKA_COMMAND");
+        let settings = KafkaSettings::new(format!("127.0.0.1:{}", server.port), "test");
+        let jobs = queue(&KafkaSettings { timeout: Duration::from_secs(5), ..settings.clone() }, &clock());
+        eventually("an answer", async || jobs.create_queues().await.is_ok()).await;
+        let jobs = queue(&KafkaSettings { timeout: Duration::from_secs(60), ..settings }, &clock());
+        eventually("letters", async || jobs.dead_letters().await.is_ok()).await;
+        server.freeze();
+        for _ in 0..4 {
+            tokio::time::timeout(Duration::from_millis(100), jobs.dead_letters()).await.unwrap_err();
+        }
+        let free = tokio::task::spawn_blocking(|| ());
+        tokio::time::timeout(Duration::from_secs(20), free).await.expect("every thread waits").unwrap();
+        server.thaw();
+        eventually("an answer", async || jobs.dead_letters().await.is_ok()).await;
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cluster_tells_its_brokers_and_which_topics_are_not_as_they_should_be() {
     let settings = settings();

@@ -57,14 +57,15 @@ impl Drop for Drops {
 }
 
 /// Settings for a database of one's own. The clocks of the suites stand still in another year: nothing expires.
-fn settings() -> (MongoSettings, Drops) {
+pub fn settings() -> (MongoSettings, Drops) {
     let name = format!("test-{}", random::hex(8));
     let settings =
         MongoSettings { app_name: name.clone(), expire: false, ..MongoSettings::new(url(), &name) };
     (settings, Drops { name })
 }
 
-async fn connect(settings: &MongoSettings) -> Arc<MongoDatabase> {
+/// A client of that database, with the schema.
+pub async fn connect(settings: &MongoSettings) -> Arc<MongoDatabase> {
     let db = MongoDatabase::open(settings.clone()).await.unwrap();
     db.connect(schema::ALL).await.unwrap();
     db
@@ -87,10 +88,10 @@ async fn raw(settings: &MongoSettings) -> Database {
 }
 
 /// A server has one such switch: those who use it take turns.
-static FAULTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub static FAULTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Makes the server fail commands of this test's clients, and of no others.
-async fn fail(settings: &MongoSettings, times: i32, mut data: Document) {
+pub async fn fail(settings: &MongoSettings, times: i32, mut data: Document) {
     data.insert("appName", &settings.app_name);
     let command = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
     Client::with_uri_str(&settings.url).await.unwrap().database("admin").run_command(command).await.unwrap();

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use orchestrator::{
-    controller::worker::VisibilityKeeper,
+    controller::worker::{QueueMessage, VisibilityKeeper},
     core::{
-        client::queue::{NewMessage, QueueClient, QueueError},
+        client::queue::{Message, NewMessage, QueueClient, QueueError},
         market::quantity::Micros,
     },
 };
@@ -18,18 +18,22 @@ async fn one(queue: &dyn QueueClient) {
     queue.send("q", vec![NewMessage { body: "a".into(), delay: Micros::ZERO }]).await.unwrap();
 }
 
+fn in_work(queue: &Arc<dyn QueueClient>, message: &Message) -> QueueMessage {
+    QueueMessage { client: queue.clone(), queue: "q".into(), receipt: message.receipt.clone() }
+}
+
 async fn work_that_outlasts_the_visibility_keeps_its_message(time: &Time, queue: Arc<dyn QueueClient>) {
     one(&*queue).await;
     // SQS counts whole seconds: a third is more than one.
     let visibility = Micros::from_secs(4);
-    let keeper = VisibilityKeeper::new(queue.clone(), time.clock(), visibility);
+    let keeper = VisibilityKeeper::new(time.clock(), visibility);
     let shutdown = CancellationToken::new();
     let running = tokio::spawn({
         let (keeper, shutdown) = (keeper.clone(), shutdown.clone());
         async move { keeper.run(shutdown).await }
     });
     let message = queue.receive("q", 1, visibility, time.patience()).await.unwrap().remove(0);
-    let kept = keeper.keep("q", &message.receipt);
+    let kept = keeper.keep(in_work(&queue, &message));
     // Twice as long as it is hidden for, in steps that leave the keeper its turn.
     for _ in 0..16 {
         time.pass(Micros(visibility.get() / 8)).await;
@@ -50,9 +54,9 @@ async fn work_that_outlasts_the_visibility_keeps_its_message(time: &Time, queue:
 async fn a_message_that_is_gone_is_told(time: &Time, queue: Arc<dyn QueueClient>) {
     one(&*queue).await;
     let visibility = Micros::from_secs(4);
-    let keeper = VisibilityKeeper::new(queue.clone(), time.clock(), visibility);
+    let keeper = VisibilityKeeper::new(time.clock(), visibility);
     let message = queue.receive("q", 1, visibility, time.patience()).await.unwrap().remove(0);
-    let kept = keeper.keep("q", &message.receipt);
+    let kept = keeper.keep(in_work(&queue, &message));
     assert!(keeper.step().await.is_some(), "nothing is due yet");
     assert!(!kept.is_lost());
     queue.delete("q", &message.receipt).await.unwrap();

@@ -1,6 +1,6 @@
 //! A disk that is full in the middle of a market: each request that needs room is refused with a clear code, what was
 //! acknowledged stays, and the daemon goes on when there is room. Once with a file system of a few megabytes, once, which
-//! needs no rights at all, with a limit on the size of files.
+//! needs no rights at all, with a limit on the size of files. And a disk that can only be read.
 
 use std::{
     path::{Path, PathBuf},
@@ -167,4 +167,46 @@ async fn files_that_may_not_grow_are_told_and_the_daemon_goes_on_when_they_may()
     running.stop_well().await;
     let report = place.cli(&["verify", "--json"]).await.json();
     assert_eq!(report["problems"], json!([]));
+}
+
+/// Runs the rest of its arguments where the first one can only be read.
+const READ_ONLY: [&str; 7] = [
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "--mount",
+    "bash",
+    "-c",
+    "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_can_only_be_read_is_told_and_left_as_it_is() {
+    let place = Place::hurried();
+    let running = place.start().await;
+    let (_, consumer) = running.api.consumer("careful").await;
+    let bought = consumer.buy().await;
+    consumer.until(&bought, "active").await;
+    running.api.until_settled().await;
+    running.stop_well().await;
+    let data = place.data().display().to_string();
+    let wrapper: Vec<&str> = READ_ONLY.into_iter().chain([data.as_str()]).collect();
+    let mut tried = Command::new(wrapper[0]);
+    tried.args(&wrapper[1..]).arg("true");
+    if output(tried).await.code != Some(0) {
+        eprintln!("not run: `unshare --user --mount` is not permitted on this machine");
+        return;
+    }
+    for command in [&["run"][..], &["setup"], &["restore", "--replace", "nowhere"]] {
+        let ended = output(place.wrapped(&wrapper, command)).await;
+        let words: &[&str] =
+            if command[0] == "restore" { &["is no backup"] } else { &["read-only file system"] };
+        ended.ends(1, words);
+    }
+    // Whatever only reads goes on: the state can be looked at, and saved elsewhere.
+    let backup = place.dir.path().join("backup").display().to_string();
+    output(place.wrapped(&wrapper, &["backup", &backup])).await.ends(0, &["was checked"]);
+    let running = place.start().await;
+    running.api.with_key(&consumer.key).until(&bought, "active").await;
+    running.stop_well().await;
 }

@@ -324,9 +324,17 @@ impl Store {
     }
 }
 
+/// What was found as it should be.
+pub(crate) struct Judged {
+    /// Answers that were acknowledged and held against the state.
+    pub(crate) acknowledged: u64,
+    /// Calls that took effect at the provider, each counted once.
+    pub(crate) effects: u64,
+}
+
 /// Holds everything that was acknowledged against what the daemon says, closes what is open, waits until nothing is left
 /// to do, and does the accounts.
-pub(crate) async fn judge(operator: &Api, provider: &Api, consumers: &mut [Consumer]) {
+pub(crate) async fn judge(operator: &Api, provider: &Api, consumers: &mut [Consumer]) -> Judged {
     let bought: usize = consumers.iter().map(|c| c.bought.len()).sum();
     let stored: usize = consumers.iter().flat_map(|c| &c.bought).map(|b| b.stored.len()).sum();
     assert!(bought > 0 && stored > 0, "the clients got nowhere: {bought} bought, {stored} stored");
@@ -346,7 +354,13 @@ pub(crate) async fn judge(operator: &Api, provider: &Api, consumers: &mut [Consu
     let unit = &operator.all("/units").await[0];
     assert_eq!(unit["state"], "available", "{unit}");
     assert_eq!(unit["free_bytes"], unit["capacity_bytes"], "{unit}");
-    provider_agrees(operator, provider, consumers).await;
+    let effects = provider_agrees(operator, provider, consumers).await;
+    let acknowledged = consumers.iter().map(|consumer| {
+        let objects: usize = consumer.bought.iter().map(|bought| bought.stored.len()).sum();
+        // Each purchase is reserved, funded, given a key and closed.
+        consumer.deposits.len() + consumer.withdrawals.len() + 4 * consumer.bought.len() + objects
+    });
+    Judged { acknowledged: acknowledged.sum::<usize>() as u64, effects }
 }
 
 impl Consumer {
@@ -423,7 +437,8 @@ async fn everything_drains(operator: &Api) {
 }
 
 /// The provider has the prober's own allocation and no other, and did nothing twice.
-async fn provider_agrees(operator: &Api, provider: &Api, consumers: &[Consumer]) {
+async fn provider_agrees(operator: &Api, provider: &Api, consumers: &[Consumer]) -> u64 {
+    let mut all = 0;
     let there = provider.get("/allocations").await;
     let there = there["allocations"].as_array().unwrap().iter().map(|id| hex_of(id.as_str().unwrap()));
     let probe = hex_of(&operator.unit().await);
@@ -438,8 +453,10 @@ async fn provider_agrees(operator: &Api, provider: &Api, consumers: &[Consumer])
             assert_eq!(count("put_key"), keys as u64, "{id}: {effects}");
             assert!(count("delete_key") <= keys as u64, "{id}: {effects}");
             assert!(count("restrict") <= 2, "{id}: {effects}");
+            all += effects["effects"].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>();
         }
     }
+    all
 }
 
 fn hex_of(id: &str) -> String {

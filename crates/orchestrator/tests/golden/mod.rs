@@ -1,6 +1,8 @@
 //! Golden files: one stored document per entity and version, as it lies in the databases of those who run the daemon. A
 //! field that is renamed, lost or read in another way fails here, and so does an entity without a golden file.
 
+mod databases;
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use orchestrator::{

@@ -162,6 +162,8 @@ async fn a_hint_stays_hidden_for_as_long_as_its_job_runs() {
         turn().await;
         let other = line.queue.receive(KIND, Phase::Process, 10, Micros::from_secs(1), Micros::ZERO).await;
         assert!(other.unwrap().is_empty(), "the hint came again while its job ran");
+        // Nor to this consumer itself, which would have found nothing to claim, and removed it.
+        assert_eq!(line.hints_left().await, 1, "the hint is gone before its job has ended");
     }
     gate.add_permits(1);
     line.until(job, JobState::Completed).await;

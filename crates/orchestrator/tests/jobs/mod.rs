@@ -2,9 +2,11 @@
 //! every commit.
 
 mod admin;
+mod changes;
 mod crash;
 mod damage;
 mod engine;
+mod feed;
 mod fencing;
 mod harness;
 mod herd;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_sdk_eventbridge::types::Target;
 use orchestrator::{
     client::{
         aws::{AwsClients, AwsSettings},
@@ -95,6 +96,54 @@ async fn everything_is_made_once_and_removed_again() {
     assert_eq!(all.plan_destroy().await.unwrap().steps, []);
     assert_eq!(all.destroy().await.unwrap().steps, []);
     assert_eq!(actions(&all.plan().await.unwrap()), [Action::Create; 7]);
+}
+
+#[tokio::test]
+async fn a_schedule_whose_trigger_is_no_more_is_removed_and_those_of_others_stay() {
+    let clients = clients("rest").await;
+    let all = resources(&clients, layout());
+    // As an older release has made it, which had one more trigger.
+    let mut older = layout();
+    older.schedules.push(ScheduleSpec {
+        name: "old".into(),
+        body: "old".into(),
+        ..older.schedules[0].clone()
+    });
+    resources(&clients, older.clone()).apply().await.unwrap();
+    // Somebody else's: a rule with our prefix that sends elsewhere, and rules of a prefix that begins alike.
+    let events = aws::raw_events();
+    let theirs = format!("{}.report", clients.prefix());
+    events.put_rule().name(&theirs).schedule_expression("rate(1 day)").send().await.unwrap();
+    let elsewhere = Target::builder().id("x").arn("arn:aws:sqs:us-east-1:000000000000:elsewhere");
+    events.put_targets().rule(&theirs).targets(elsewhere.build().unwrap()).send().await.unwrap();
+    let alike = format!("{}-b.old", clients.prefix());
+    events.put_rule().name(&alike).schedule_expression("rate(1 day)").send().await.unwrap();
+
+    let old = format!("{}.old", clients.prefix());
+    let plan = all.plan().await.unwrap();
+    let left: Vec<_> = plan.steps.iter().filter(|step| step.action != Action::Exists).collect();
+    let [step] = left[..] else { panic!("{plan:?}") };
+    assert_eq!((step.kind, &step.name, step.action), ("schedule", &old, Action::Remove));
+    assert!(step.changes[0].contains("no trigger"), "{step:?}");
+    assert!(!plan.is_done());
+    let refused = all.verify().await.unwrap_err();
+    assert!(refused.detail.contains(&old) && refused.detail.contains("orchestrator setup"), "{refused}");
+    assert_eq!(all.apply().await.unwrap(), plan);
+    assert!(all.apply().await.unwrap().is_done(), "a second time there is nothing to do");
+    assert!(events.describe_rule().name(&old).send().await.is_err());
+
+    // A removal takes it along, too.
+    resources(&clients, older).apply().await.unwrap();
+    let removed = all.destroy().await.unwrap();
+    assert!(removed.steps.iter().any(|step| step.name == old), "{removed:?}");
+    assert!(events.describe_rule().name(&old).send().await.is_err());
+    for name in [&theirs, &alike] {
+        events.describe_rule().name(name).send().await.unwrap();
+    }
+    events.remove_targets().rule(&theirs).ids("x").send().await.unwrap();
+    for name in [&theirs, &alike] {
+        events.delete_rule().name(name).send().await.unwrap();
+    }
 }
 
 #[tokio::test]

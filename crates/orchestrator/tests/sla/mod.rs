@@ -5,4 +5,5 @@ mod market;
 mod period;
 mod probe_server;
 mod prober;
-mod world;
+pub mod shared;
+pub mod world;

@@ -46,6 +46,12 @@ impl LocalDa {
         Ok(Self { place: Place::Directory(directory) })
     }
 
+    /// The layer over a directory that is only looked at; nothing is made.
+    #[must_use]
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self { place: Place::Directory(directory.into()) }
+    }
+
     /// A layer that forgets everything when it is dropped.
     #[must_use]
     pub fn in_memory() -> Self {

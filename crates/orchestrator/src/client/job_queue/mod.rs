@@ -7,7 +7,7 @@ mod over_queue;
 mod sqs;
 
 #[cfg(feature = "kafka")]
-pub use kafka::{KafkaBroker, KafkaCluster, KafkaJobQueue, KafkaSettings};
+pub use kafka::{KafkaBroker, KafkaCluster, KafkaJobQueue, KafkaSasl, KafkaSecurity, KafkaSettings};
 pub use over_queue::OverQueue;
 #[cfg(feature = "sqs")]
 pub use sqs::{SqsJobQueue, SqsJobQueueSettings};

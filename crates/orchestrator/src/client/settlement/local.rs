@@ -65,6 +65,19 @@ impl LocalSettlement {
         Ok(Self { domain, rules, clock, inner, durable: true })
     }
 
+    /// The layer of a file that nobody writes to, such as a copy: whatever would change it is refused.
+    ///
+    /// # Errors
+    /// [`SettlementError::Unavailable`] when the file can't be opened, or holds something else.
+    pub fn look_at(path: &Path, domain: DomainId, clock: Arc<dyn Clock>) -> Result<Self> {
+        let store = rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(unavailable)?;
+        let (mut chain, mut last) = (Chain::default(), 0);
+        follow(&store, &mut chain, &mut last)?;
+        let inner = Arc::new(Mutex::new(Inner { chain, last, store: Some(store) }));
+        Ok(Self { domain, rules: LocalRules::default(), clock, inner, durable: true })
+    }
+
     /// A layer that forgets everything when it is dropped.
     #[must_use]
     pub fn in_memory(domain: DomainId, rules: LocalRules, clock: Arc<dyn Clock>) -> Self {

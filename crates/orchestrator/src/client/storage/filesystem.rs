@@ -93,6 +93,14 @@ impl FilesystemStorage {
         Ok(Self { root, tree: Arc::default(), started: AtomicU64::new(0) })
     }
 
+    /// Whether the storage of a directory, which need not be open, has an object.
+    #[must_use]
+    pub fn is_in(root: &Path, bucket: &str, key: &str) -> bool {
+        check_bucket(bucket).is_ok()
+            && check_key(key).is_ok()
+            && layout::path_of(&root.join(bucket), key).is_file()
+    }
+
     /// The directory of a bucket.
     fn bucket(&self, bucket: &str) -> Result<PathBuf, StorageError> {
         check_bucket(bucket)?;

@@ -19,6 +19,8 @@ section! {
         timeout: HumanDuration = HumanDuration::secs(30);
         /// Requests that one key may make in a minute; 0 means without limit.
         requests_per_minute: u64 = 60_000;
+        /// Requests that are worked on at once; more are told to come again.
+        max_in_flight: usize = 1_024;
     }
 }
 
@@ -30,6 +32,7 @@ impl Api {
             "api.max_body",
             "must lie between 1KiB and 64MiB",
         );
+        problems.require(self.max_in_flight > 0, "api.max_in_flight", "must be above zero");
         problems.require(self.timeout.0.get() >= 100_000, "api.timeout", "must be at least 100ms");
     }
 }

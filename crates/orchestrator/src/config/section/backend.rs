@@ -173,7 +173,7 @@ backends! {
 }
 
 section! {
-    /// The cache of rate limits, keys and offerings.
+    /// The cache of rate limits, offerings and scores.
     Cache {
         /// `memory` or `redis`.
         backend: CacheBackend = CacheBackend::Memory;
@@ -219,18 +219,6 @@ section! {
     }
 }
 
-section! {
-    /// Kafka, for `jobs.dispatch = "kafka"`.
-    Kafka {
-        /// Addresses of brokers, `host:port`, separated by commas.
-        brokers: String = String::new();
-        /// Partitions of each topic that `setup` makes: the most consumers that share one kind of job.
-        partitions: u32 = 12;
-        /// Copies of each partition.
-        replication: u32 = 1;
-    }
-}
-
 /// The shortest rate that EventBridge knows.
 const EVENT_BRIDGE_MINUTE: Micros = Micros::from_secs(60);
 /// The longest that SQS hides a message.
@@ -252,6 +240,7 @@ pub(in crate::config) fn validate(config: &Config, problems: &mut Problems) {
         "must be \"s3\" when replicas share a database: a directory of one of them is no place for what all need",
     );
     addresses(config, problems);
+    super::kafka::validate(config, problems);
     queues(config, problems);
     schedules(config, problems);
     aws(config, problems);
@@ -275,13 +264,6 @@ fn addresses(config: &Config, problems: &mut Problems) {
     if config.cache.backend == CacheBackend::Redis {
         let holds = scheme(&config.cache.url, &["redis://", "rediss://"]);
         problems.require(holds, "cache.url", "must be an address such as \"redis://host:6379\"");
-    }
-    if config.jobs.dispatch == Dispatch::Kafka {
-        let holds = !config.kafka.brokers.is_empty()
-            && config.kafka.brokers.split(',').all(|broker| broker.trim().contains(':'));
-        problems.require(holds, "kafka.brokers", "must be addresses such as \"host1:9092,host2:9092\"");
-        problems.require(config.kafka.partitions > 0, "kafka.partitions", "must be at least 1");
-        problems.require(config.kafka.replication > 0, "kafka.replication", "must be at least 1");
     }
 }
 

@@ -33,6 +33,8 @@ section! {
         drain: HumanDuration = HumanDuration::secs(10);
         /// How long completed jobs are kept.
         retention: HumanDuration = HumanDuration::days(7);
+        /// While more jobs than these are due and wait, new requests are told to come again; 0 means without limit.
+        max_backlog: u64 = 200_000;
     }
 }
 

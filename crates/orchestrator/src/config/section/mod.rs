@@ -6,6 +6,7 @@ pub(super) mod backend;
 mod data;
 mod dependencies;
 mod jobs;
+mod kafka;
 mod market;
 mod prober;
 mod provider;
@@ -17,12 +18,13 @@ use std::collections::BTreeMap;
 pub use access::Access;
 pub use api::Api;
 pub use backend::{
-    Aws, Cache, CacheBackend, Database, DatabaseBackend, Events, EventsBackend, Feature, Kafka, Notification,
+    Aws, Cache, CacheBackend, Database, DatabaseBackend, Events, EventsBackend, Feature, Notification,
     NotificationBackend, Queue, QueueBackend, Schedule, ScheduleBackend, Storage, StorageBackend,
 };
 pub use data::{Data, Log, LogFormat};
 pub use dependencies::Dependencies;
 pub use jobs::{Dispatch, Jobs, Triggers};
+pub use kafka::{Kafka, KafkaMechanism, KafkaSecurity};
 pub use market::{Market, Pricing};
 pub use prober::Prober;
 pub use provider::Provider;

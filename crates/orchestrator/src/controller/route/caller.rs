@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::{
-    body,
+    admission, body,
     problem::{Problem, Result},
     serve::Peer,
     state::ApiState,
@@ -66,6 +66,10 @@ impl<T: DeserializeOwned + Send> FromRequest<ApiState> for Posted<T> {
     async fn from_request(request: Request, state: &ApiState) -> Result<Self> {
         let (mut parts, content) = request.into_parts();
         let Caller { mut call, .. } = Caller::from_request_parts(&mut parts, state).await?;
+        // Operators may be about to mend the cause, and evidence makes no jobs.
+        if matches!(call.principal, Principal::Consumer(_) | Principal::Provider(_)) {
+            admission::check_backlog(state).await?;
+        }
         if let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) {
             let name = query.split(['=', '&']).next().unwrap_or_default();
             return Err(Problem::at(

@@ -1,6 +1,7 @@
 //! The HTTP API: one file per noun. [`router`] is what is served, [`openapi`] what is said about it.
 
 mod accounts;
+mod admission;
 mod allocations;
 mod blocks;
 mod body;
@@ -74,6 +75,7 @@ pub fn router(state: ApiState) -> Router {
         .fallback(nothing_here)
         .layer(middleware::from_fn_with_state(without_query, params::refuse_query))
         .layer(middleware::from_fn_with_state(state.clone(), trace::limit_time))
+        .layer(middleware::from_fn_with_state(state.clone(), admission::admit))
         .layer(middleware::from_fn(problem::render))
         .layer(middleware::from_fn_with_state(state.clone(), trace::observe))
         .with_state(state)

@@ -128,7 +128,7 @@ async fn list_offerings(
     Ok(Json(OfferingsView::from(page.as_ref())))
 }
 
-/// The unit's reputation, day by day, and its ranking score, both with their reasons.
+/// The unit's reputation, day by day, and its ranking score, both with their reasons. At most a second behind.
 #[utoipa::path(get, path = "/units/{id}/score", tag = "market", params(("id" = String, Path, description = "Unit id")),
     responses((status = 200, body = StandingView)))]
 async fn unit_score(
@@ -146,7 +146,7 @@ async fn unit_score(
     tagged(&headers, &StandingView::new(reputation, offering))
 }
 
-/// The provider's reputation: the mean over its units.
+/// The provider's reputation: the mean over its units. At most a second behind.
 #[utoipa::path(get, path = "/providers/{id}/score", tag = "market", params(("id" = String, Path, description = "Provider id")),
     responses((status = 200, body = ProviderStandingView)))]
 async fn provider_score(

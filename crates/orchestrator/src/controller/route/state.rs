@@ -3,6 +3,7 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         access::{AuditService, CredentialService, KeyService},
         allocation::AllocationService,
         block::BlockService,
-        job::JobService,
+        job::{Backlog, JobService},
         ledger::{accounts::AccountService, dispute::DisputeService},
         market::MarketService,
         pricing::PricingService,
@@ -35,6 +36,8 @@ pub struct ApiSettings {
     pub timeout: Duration,
     /// Requests per key and window.
     pub rate_limit: u64,
+    /// Requests that are worked on at once.
+    pub max_in_flight: usize,
     /// Failed authentications per address and window.
     pub auth_failures: u64,
     /// The window.
@@ -49,6 +52,7 @@ impl Default for ApiSettings {
             body_limit: 1 << 20,
             timeout: Duration::from_secs(30),
             rate_limit: 30_000,
+            max_in_flight: 1_024,
             auth_failures: 300,
             rate_window: Micros::from_secs(10),
             keep_alive: Duration::from_secs(15),
@@ -122,25 +126,39 @@ pub struct Services {
     pub proofs: ProofService,
     /// Jobs.
     pub jobs: JobService,
+    /// How many jobs wait.
+    pub backlog: Backlog,
     /// Triggers.
     pub triggers: Arc<TriggerRegistry>,
 }
 
 /// The state of the router: the services, shared.
 #[derive(Clone)]
-pub struct ApiState(Arc<Services>);
+pub struct ApiState(Arc<Shared>);
+
+/// The services, and what the requests of this process share.
+struct Shared {
+    services: Services,
+    places: Semaphore,
+}
 
 impl ApiState {
     /// Shares the services.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        Self(Arc::new(services))
+        let places = Semaphore::new(services.settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
+        Self(Arc::new(Shared { services, places }))
+    }
+
+    /// One for each request that may be worked on.
+    pub(super) fn places(&self) -> &Semaphore {
+        &self.0.places
     }
 }
 
 impl Deref for ApiState {
     type Target = Services;
     fn deref(&self) -> &Services {
-        &self.0
+        &self.0.services
     }
 }

@@ -77,7 +77,8 @@ struct QosQuery {
     limit: Option<u32>,
 }
 
-/// What oracles saw of the unit, oldest first; open to everybody with a key.
+/// What oracles saw of the unit, oldest first; open to everybody with a key. Without `from` and `to` the last day, at most a
+/// second behind.
 #[utoipa::path(get, path = "/units/{id}/qos", tag = "sla", params(("id" = String, Path, description = "Unit id"), QosQuery),
     responses((status = 200, body = PageView<QosView>)))]
 async fn unit_qos(
@@ -87,9 +88,13 @@ async fn unit_qos(
     Params(query): Params<QosQuery>,
 ) -> Result<Json<PageView<QosView>>> {
     let limit = PageQuery::new(query.limit, None).limit()?;
-    let to = query.to.map_or_else(|| state.work.now(), |to| to.0);
-    let from = query.from.map_or_else(|| to.minus(DEFAULT_SPAN), |from| from.0);
-    let buckets = state.evidence.qos_history(&caller.call, id, from, to, limit).await?;
+    let buckets = if query.from.is_none() && query.to.is_none() {
+        state.evidence.recent_qos(&caller.call, id, DEFAULT_SPAN, limit).await?
+    } else {
+        let to = query.to.map_or_else(|| state.work.now(), |to| to.0);
+        let from = query.from.map_or_else(|| to.minus(DEFAULT_SPAN), |from| from.0);
+        state.evidence.qos_history(&caller.call, id, from, to, limit).await?
+    };
     Ok(Json(PageView::new(buckets, None)))
 }
 

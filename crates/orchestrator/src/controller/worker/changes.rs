@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     core::{
         client::{
-            changes::{Change, ChangeSource},
+            changes::{Change, ChangeSource, Told},
             clock::Clock,
             schema::{self, Collection},
         },
@@ -54,24 +54,42 @@ impl ChangeFollower {
     pub async fn run(self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
             let (sender, mut receiver) = mpsc::channel(PENDING);
-            // What was written before the stream began is not in it.
-            self.offerings.note_all();
             let listening = async {
-                while let Some(change) = receiver.recv().await {
-                    self.take(change);
+                while let Some(told) = receiver.recv().await {
+                    match told {
+                        Told::Following => self.look_anew(),
+                        Told::Changed(change) => self.take(change),
+                    }
                 }
             };
-            tokio::select! {
+            // Both to their ends: what was told before the stream broke off is still to be taken.
+            let (ended, ()) = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
-                () = listening => {}
-                ended = self.source.follow(&self.collections, sender) => if let Err(error) = ended {
-                    tracing::warn!(error = error::chain(&error), "changes of other replicas may have been missed");
-                }
+                both = async { tokio::join!(self.source.follow(&self.collections, sender), listening) } => both,
+            };
+            if let Err(error) = ended {
+                tracing::warn!(
+                    error = error::chain(&error),
+                    "changes of other replicas may have been missed"
+                );
             }
+            // Nothing is told until the stream is there again.
+            self.look_anew();
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.clock.sleep(PAUSE) => {}
             }
+        }
+    }
+
+    /// Anything may have been written: all of it is looked at.
+    fn look_anew(&self) {
+        self.offerings.note_all();
+        self.wake.outbox.notify_one();
+        if self.collections.contains(&schema::JOBS) {
+            self.wake.jobs.notify_one();
         }
     }
 

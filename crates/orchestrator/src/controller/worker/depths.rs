@@ -37,6 +37,7 @@ pub async fn watch(
             }
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = clock.sleep(EVERY) => {}
         }
@@ -45,32 +46,72 @@ pub async fn watch(
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use tokio::sync::mpsc;
+
     use super::*;
     use crate::{
-        client::{
-            clock::{ManualClock, SeededEntropy},
-            db::memory::MemoryDatabase,
-            queue::{DatabaseQueue, DatabaseQueueSettings},
+        client::clock::ManualClock,
+        core::{
+            client::queue::{Message, NewMessage, QueueError},
+            market::quantity::Timestamp,
         },
-        core::market::quantity::Timestamp,
     };
 
-    #[tokio::test]
-    async fn a_queue_that_is_missing_keeps_nobody_from_looking_at_others_and_a_stop_ends_it() {
-        let clock = ManualClock::new(Timestamp(1_000_000));
-        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        let entropy = Arc::new(SeededEntropy::new(1));
-        let settings = DatabaseQueueSettings::default();
-        let queue = DatabaseQueue::new(MemoryDatabase::with_schema(), shared.clone(), entropy, settings);
-        queue.create("there").await.unwrap();
-        let stop = CancellationToken::new();
-        let names = vec!["missing".to_owned(), "there".to_owned()];
-        let watching = tokio::spawn(watch(Arc::new(queue), names, shared, stop.clone()));
-        for _ in 0..3 {
-            clock.advance(EVERY);
-            tokio::task::yield_now().await;
+    /// Tells which queue's depth was asked for; some are missing.
+    struct Asked(mpsc::UnboundedSender<String>);
+
+    #[async_trait]
+    impl QueueClient for Asked {
+        async fn depth(&self, queue: &str) -> Result<u64, QueueError> {
+            self.0.send(queue.to_owned()).unwrap();
+            match queue {
+                "missing" => Err(QueueError::NoQueue(queue.to_owned())),
+                _ => Ok(3),
+            }
         }
-        assert!(!watching.is_finished());
+        async fn create(&self, _: &str) -> Result<(), QueueError> {
+            unreachable!("only depths are asked for")
+        }
+        async fn send(&self, _: &str, _: Vec<NewMessage>) -> Result<(), QueueError> {
+            unreachable!("only depths are asked for")
+        }
+        async fn receive(&self, _: &str, _: usize, _: Micros, _: Micros) -> Result<Vec<Message>, QueueError> {
+            unreachable!("only depths are asked for")
+        }
+        async fn delete(&self, _: &str, _: &str) -> Result<(), QueueError> {
+            unreachable!("only depths are asked for")
+        }
+        async fn change_visibility(&self, _: &str, _: &str, _: Micros) -> Result<(), QueueError> {
+            unreachable!("only depths are asked for")
+        }
+        async fn purge(&self, _: &str) -> Result<(), QueueError> {
+            unreachable!("only depths are asked for")
+        }
+    }
+
+    #[tokio::test]
+    async fn every_queue_is_looked_at_time_and_again_even_behind_one_that_is_missing_until_a_stop() {
+        let clock = ManualClock::new(Timestamp(1_000_000));
+        let (asked, mut told) = mpsc::unbounded_channel();
+        let names = vec!["missing".to_owned(), "there".to_owned()];
+        let stop = CancellationToken::new();
+        let watching =
+            tokio::spawn(watch(Arc::new(Asked(asked)), names, Arc::new(clock.clone()), stop.clone()));
+        for _ in 0..3 {
+            // The test's own time-out ends a wait in vain.
+            assert_eq!(told.recv().await.as_deref(), Some("missing"));
+            assert_eq!(told.recv().await.as_deref(), Some("there"));
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            clock.advance(Micros(EVERY.get() - 1));
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert!(told.try_recv().is_err(), "too early");
+            clock.advance(Micros(1));
+        }
         stop.cancel();
         watching.await.unwrap();
     }

@@ -53,11 +53,14 @@ impl OutboxFeed {
         while !shutdown.is_cancelled() {
             if self.sender.receiver_count() == 0 {
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => return,
                     () = self.listened.notified() => {}
                 }
                 // What happened while nobody listened is for those that come with a last event.
                 since = self.clock.now();
+                // Who came may be gone again.
+                continue;
             }
             match self.look(&mut since, &mut seen).await {
                 Ok(()) => {}
@@ -66,6 +69,7 @@ impl OutboxFeed {
                 }
             }
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.clock.sleep(LOOK) => {}
             }

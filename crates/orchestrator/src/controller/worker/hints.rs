@@ -1,6 +1,6 @@
 //! From hint to work: one loop for each kind and phase takes hints from the job queue, no more than there are free slots,
 //! and has the engine claim what they name. A hint stays in its queue, hidden, until its job's attempt has ended; while it
-//! runs the hiding is renewed by a task apart from the work. So a crash brings the hint back, and the job's document tells
+//! runs the hiding is renewed by a [`VisibilityKeeper`], apart from the work. So a crash brings the hint back, and the job's document tells
 //! whether there is anything left to do.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::visibility::{Hint, VisibilityKeeper};
 use crate::{
     core::{
         client::{
@@ -56,6 +57,7 @@ pub struct HintConsumer {
     queue: Arc<dyn JobQueueClient>,
     committer: Arc<dyn Committer>,
     clock: Arc<dyn Clock>,
+    keeper: VisibilityKeeper,
     settings: HintSettings,
 }
 
@@ -76,11 +78,20 @@ impl HintConsumer {
         settings: HintSettings,
     ) -> Self {
         let clock = engine.clock();
-        Self { engine, queue, committer, clock, settings }
+        let keeper = VisibilityKeeper::new(clock.clone(), settings.visibility);
+        Self { engine, queue, committer, clock, keeper, settings }
     }
 
     /// Runs until `shutdown` is cancelled and the hints in work were released; the engine's own drain ends the work.
     pub async fn run(self, shutdown: CancellationToken) {
+        let drained = CancellationToken::new();
+        tokio::join!(self.keeper.run(drained.clone()), async {
+            self.serve_all(shutdown).await;
+            drained.cancel();
+        });
+    }
+
+    async fn serve_all(&self, shutdown: CancellationToken) {
         let mut lanes = JoinSet::new();
         for kind in self.engine.kinds() {
             for phase in [Phase::Process, Phase::Verify] {
@@ -95,6 +106,7 @@ impl HintConsumer {
         let mut working = JoinSet::new();
         while !stop.is_cancelled() {
             let served = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 served = self.step(lane, &mut working) => served,
             };
@@ -104,6 +116,7 @@ impl HintConsumer {
                 let phase = phase.as_str();
                 tracing::warn!(%kind, phase, error = error::chain(&error), "hints could not be taken");
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => {}
                     () = self.clock.sleep(self.settings.pause) => {}
                 }
@@ -146,21 +159,15 @@ impl HintConsumer {
 
     /// Keeps the hints of a job hidden while it runs, and removes them then.
     async fn see_through(&self, lane: Lane, messages: Vec<Message>, run: Option<JoinHandle<()>>) {
-        if let Some(mut run) = run {
-            loop {
-                tokio::select! {
-                    _ = &mut run => break,
-                    () = self.clock.sleep(Micros((self.settings.visibility.get() / 3).max(1))) => {}
-                }
-                for message in &messages {
-                    let renewed =
-                        self.queue.extend(lane.kind, lane.phase, message, self.settings.visibility).await;
-                    if let Err(error) = renewed {
-                        let error = error::chain(&error);
-                        tracing::warn!(kind = %lane.kind, error, "a job runs, but its hint may come again");
-                    }
-                }
-            }
+        if let Some(run) = run {
+            let keep = |message: &Message| {
+                let Lane { kind, phase } = lane;
+                self.keeper.keep(Hint { client: self.queue.clone(), kind, phase, message: message.clone() })
+            };
+            let kept: Vec<_> = messages.iter().map(keep).collect();
+            // How it ended is in the job's document.
+            let _ = run.await;
+            drop(kept);
         }
         for message in &messages {
             match self.queue.acknowledge(lane.kind, lane.phase, message).await {

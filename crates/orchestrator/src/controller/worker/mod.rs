@@ -22,4 +22,4 @@ pub use leader::Leader;
 pub use relay::{Relay, RelayPorts, RelayReport, RelaySettings};
 pub use trigger::{ScheduledTrigger, TriggerRegistry, TriggerStatus};
 pub use trigger_consumer::{TriggerConsumer, TriggerSettings};
-pub use visibility::{KeptMessage, VisibilityKeeper};
+pub use visibility::{Hint, InWork, KeptMessage, QueueMessage, VisibilityKeeper};

@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{trigger::TriggerRegistry, visibility::VisibilityKeeper};
+use super::{
+    trigger::TriggerRegistry,
+    visibility::{QueueMessage, VisibilityKeeper},
+};
 use crate::{
     core::{
         client::{
@@ -73,14 +76,14 @@ impl TriggerConsumer {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let settings = TriggerSettings::default();
-        let keeper = VisibilityKeeper::new(queue.clone(), clock.clone(), settings.visibility);
+        let keeper = VisibilityKeeper::new(clock.clone(), settings.visibility);
         Self { registry, queue, cron, clock, keeper, settings }
     }
 
     /// With other settings.
     #[must_use]
     pub fn with_settings(self, settings: TriggerSettings) -> Self {
-        let keeper = VisibilityKeeper::new(self.queue.clone(), self.clock.clone(), settings.visibility);
+        let keeper = VisibilityKeeper::new(self.clock.clone(), settings.visibility);
         Self { settings, keeper, ..self }
     }
 
@@ -118,6 +121,7 @@ impl TriggerConsumer {
         let mut running = JoinSet::new();
         loop {
             let received = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => break,
                 received = self.receive() => received,
             };
@@ -132,6 +136,7 @@ impl TriggerConsumer {
                 Err(error) => {
                     tracing::error!(error = error::chain(&error), "triggers could not be received");
                     tokio::select! {
+                        biased;
                         () = shutdown.cancelled() => break,
                         () = self.clock.sleep(Micros::from_secs(1)) => {}
                     }
@@ -177,7 +182,11 @@ impl TriggerConsumer {
     /// Fires a trigger, keeps its messages hidden meanwhile, and removes them at last. A run that failed counts, too: its
     /// status tells, and the schedule fires again.
     async fn fire(&self, (name, receipts): Firing) {
-        let kept: Vec<_> = receipts.iter().map(|receipt| self.keeper.keep(TRIGGER_QUEUE, receipt)).collect();
+        let keep = |receipt: &String| {
+            let (client, queue) = (self.queue.clone(), TRIGGER_QUEUE.to_owned());
+            self.keeper.keep(QueueMessage { client, queue, receipt: receipt.clone() })
+        };
+        let kept: Vec<_> = receipts.iter().map(keep).collect();
         // What came of it is in the trigger's status.
         let _ = self.registry.fire(&name).await;
         drop(kept);

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Found, Item, Owner, ScheduleSpec};
+use super::{AwsLayout, Found, Item, Owner, ScheduleSpec};
 use crate::client::{
     aws::{
         AwsClients, AwsError,
@@ -78,6 +78,30 @@ impl Item for Bus {
         removed.map_err(|error| AwsError::new("events:DeleteEventBus", error))?;
         Ok(())
     }
+}
+
+/// Names of schedules that `setup` made and that the layout has no more, without the prefix: rules of this deployment with a
+/// rate, whose targets are all queues of this deployment. What has other targets was made by somebody else.
+///
+/// A layout without schedules uses none of EventBridge's, and may have no right to ask for them.
+pub(super) async fn left_over(clients: &AwsClients, layout: &AwsLayout) -> Result<Vec<String>, AwsError> {
+    if layout.schedules.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rules = Rules::new(clients.clone(), None);
+    let ours = clients.arn("sqs", &clients.name("")).await?;
+    let mut names = Vec::new();
+    for rule in rules.list().await? {
+        let known = layout.schedules.iter().any(|schedule| schedule.name == rule.name);
+        if known || rule.schedule.as_deref().and_then(parse_rate).is_none() {
+            continue;
+        }
+        let targets = rules.targets(&rule.name).await?;
+        if targets.iter().all(|(_, target)| target.arn.starts_with(&ours)) {
+            names.push(rule.name);
+        }
+    }
+    Ok(names)
 }
 
 pub(super) struct Schedule {

@@ -27,6 +27,9 @@ use crate::{
 /// Resources that are looked at or changed at the same time.
 const CONCURRENCY: usize = 8;
 
+/// Why a schedule is removed.
+const NO_TRIGGER: &str = "no trigger has this name";
+
 /// Who makes a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
@@ -179,6 +182,51 @@ impl AwsResources {
         Self { clients, layout, items }
     }
 
+    /// Schedules that `setup` made once and nothing needs any more.
+    #[cfg(feature = "eventbridge")]
+    async fn left_over(&self) -> Result<Vec<String>> {
+        events::left_over(&self.clients, &self.layout).await.map_err(|error| {
+            let code = if error.retryable() { ErrorCode::Unavailable } else { ErrorCode::InvalidConfig };
+            Error::new(code, format!("schedules: {error}")).because(error)
+        })
+    }
+
+    /// Without EventBridge in the build no schedule was made there.
+    #[cfg(not(feature = "eventbridge"))]
+    async fn left_over(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// Removes schedules by their names, without the prefix.
+    #[cfg(feature = "eventbridge")]
+    async fn remove_left_over(&self, names: &[String]) -> Result<()> {
+        let rules = crate::client::aws::rules::Rules::new(self.clients.clone(), None);
+        for name in names {
+            let removed = rules.delete(name).await;
+            removed.map_err(|error| {
+                Error::new(ErrorCode::InvalidConfig, format!("schedule `{}`: {error}", rules.full(name)))
+                    .because(error)
+            })?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "eventbridge"))]
+    async fn remove_left_over(&self, _: &[String]) -> Result<()> {
+        Ok(())
+    }
+
+    /// What stands in a plan for schedules that are left over.
+    fn removals(&self, names: &[String], reason: Option<&str>) -> Vec<Step> {
+        let step = |name: &String| Step {
+            kind: "schedule",
+            name: format!("{}.{name}", self.clients.prefix()),
+            action: Action::Remove,
+            changes: reason.map(str::to_owned).into_iter().collect(),
+        };
+        names.iter().map(step).collect()
+    }
+
     async fn look(&self) -> Result<Vec<Found>> {
         let looks: Vec<_> = self
             .items
@@ -209,19 +257,25 @@ impl AwsResources {
             };
             Step { kind: item.kind(), name: item.name(), action, changes }
         };
-        Plan { steps: self.items.iter().map(|item| &**item).zip(found).map(step).collect() }
+        Plan {
+            steps: self.items.iter().map(|item| &**item).zip(found).map(step).collect(),
+            ..Plan::default()
+        }
     }
 }
 
 #[async_trait]
 impl RemoteResource for AwsResources {
     async fn plan(&self) -> Result<Plan> {
-        Ok(self.steps(&self.look().await?))
+        let mut plan = self.steps(&self.look().await?);
+        plan.steps.extend(self.removals(&self.left_over().await?, Some(NO_TRIGGER)));
+        Ok(plan)
     }
 
     async fn apply(&self) -> Result<Plan> {
-        let found = self.look().await?;
-        let plan = self.steps(&found);
+        let (found, left_over) = (self.look().await?, self.left_over().await?);
+        let mut plan = self.steps(&found);
+        plan.steps.extend(self.removals(&left_over, Some(NO_TRIGGER)));
         let todo: Vec<_> =
             self.items.iter().zip(&found).filter(|(_, found)| **found != Found::Right).collect();
         for rank in todo.chunk_by(|(a, _), (b, _)| a.rank() == b.rank()) {
@@ -233,6 +287,7 @@ impl RemoteResource for AwsResources {
                 .collect();
             stream::iter(mends).buffered(CONCURRENCY).try_collect::<()>().await?;
         }
+        self.remove_left_over(&left_over).await?;
         self.verify().await?;
         Ok(plan)
     }
@@ -240,7 +295,8 @@ impl RemoteResource for AwsResources {
     async fn verify(&self) -> Result<()> {
         for step in self.plan().await?.steps {
             let problem = match step.action {
-                Action::Exists | Action::Remove => continue,
+                Action::Exists => continue,
+                Action::Remove => format!("is left over: {NO_TRIGGER}"),
                 Action::Create => "does not exist".to_owned(),
                 Action::Change => format!("differs: {}", step.changes.join(", ")),
             };
@@ -271,11 +327,14 @@ impl RemoteResource for AwsResources {
             })
             .collect();
         let steps: Vec<Option<Step>> = stream::iter(looks).buffered(CONCURRENCY).try_collect().await?;
-        Ok(Plan { steps: steps.into_iter().flatten().collect() })
+        let mut plan = Plan { steps: steps.into_iter().flatten().collect(), ..Plan::default() };
+        plan.steps.extend(self.removals(&self.left_over().await?, None));
+        Ok(plan)
     }
 
     async fn destroy(&self) -> Result<Plan> {
         let plan = self.plan_destroy().await?;
+        self.remove_left_over(&self.left_over().await?).await?;
         let ours: Vec<_> = self.items.iter().rev().filter(|item| !item.foreign()).collect();
         for rank in ours.chunk_by(|a, b| a.rank() == b.rank()) {
             let removals: Vec<_> = rank

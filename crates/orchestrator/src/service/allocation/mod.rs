@@ -8,6 +8,7 @@ mod input;
 mod port;
 pub(crate) mod reconcile;
 mod reserve;
+pub mod restored;
 mod restrict;
 mod trigger;
 

@@ -27,7 +27,7 @@ use crate::{
     },
     error::{Error, Result, chain},
     service::{
-        allocation::BlastRadius,
+        allocation::{BlastRadius, restored},
         job::{Trigger, TriggerReport},
         work::Work,
     },
@@ -132,7 +132,8 @@ impl Reconcile {
             return Ok(findings);
         }
         let expected: BTreeSet<_> = expected.iter().map(|stored| stored.value.id).collect();
-        let mut unknown = Vec::new();
+        let gaps = restored::gaps(self.work.reader.as_ref()).await?;
+        let (mut unknown, mut taken_back) = (Vec::new(), 0_usize);
         for id in held.difference(&expected) {
             match self.work.reader.load::<Allocation>(&id.to_string()).await? {
                 Some(stored) if stored.value.state.is_terminal() && stored.value.updated_at <= settled => {
@@ -141,8 +142,13 @@ impl Reconcile {
                 Some(_) => {}
                 // The prober's own allocation carries the unit's number.
                 None if self.is_probe(*id).await? => {}
+                None if gaps.iter().any(|gap| gap.holds(*id)) => taken_back += 1,
                 None => unknown.push(*id),
             }
+        }
+        if taken_back > 0 {
+            let note = format!("{}: {taken_back} unknown since a restore, left to a person", provider.id);
+            findings.notes.push(note);
         }
         if unknown.len() > FEW && unknown.len() * 2 > held.len() {
             let count = unknown.len();

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     desk::{BlockService, ProofKind, RecordPage, Resumed},
     seal::SealTrigger,
-    store::{BlockStore, SharedStates},
+    store::{BUCKET as RECORDS_BUCKET, BlockStore, SharedStates},
 };
 use super::{
     job::{JobHandler, Outside},

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The bucket that holds the records of blocks.
-const BUCKET: &str = "blocks";
+pub const BUCKET: &str = "blocks";
 
 /// A state in memory, after some block.
 pub(super) struct CachedState {

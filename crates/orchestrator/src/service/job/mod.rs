@@ -10,6 +10,7 @@
 //!   that can't be read; [`purge`] removes old records; [`wake`] tells the driver of new work.
 
 pub mod admin;
+mod backlog;
 mod backoff;
 mod claim;
 mod context;
@@ -31,6 +32,7 @@ pub mod wake;
 mod writes;
 
 pub use admin::JobService;
+pub use backlog::{Backlog, Full};
 pub use engine::{Engine, EnginePorts, EngineSettings, Tick};
 pub use handler::{JobContext, JobError, JobHandler, Policy, Processed, Verified};
 pub use hint::{HintSender, HintingCommitter, Hints, hints};

@@ -55,6 +55,12 @@ impl ChangeFeed {
         self.inner.all.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether any unit may have changed, without taking it.
+    #[must_use]
+    pub fn has_missed(&self) -> bool {
+        self.inner.all.load(Ordering::Acquire)
+    }
+
     /// Whether anything was noted since the last [`ChangeFeed::take`].
     #[must_use]
     pub fn is_dirty(&self) -> bool {

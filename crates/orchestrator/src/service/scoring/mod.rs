@@ -3,6 +3,8 @@
 mod bitmap;
 pub mod feed;
 pub mod offering;
+mod pages;
+mod performance;
 pub mod projection;
 pub mod reputation;
 

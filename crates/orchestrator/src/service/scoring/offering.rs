@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -10,11 +13,13 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     feed::ChangeFeed,
+    pages::SharedPages,
+    performance::Performances,
     projection::{Offering, OfferingPage, OfferingSort, Row, Snapshot},
 };
 use crate::{
     core::{
-        client::database::{Filter, Query, Reader, ReaderExt, Sort},
+        client::database::{Filter, Reader, ReaderExt},
         market::{
             ids::{IdGenerator, UnitId},
             offering::OfferingFilter,
@@ -22,12 +27,11 @@ use crate::{
             ranking::Weights,
             reputation,
             score::Reputation,
-            sla::{Bucket, histogram},
             unit::DataUnit,
         },
     },
     error::{Error, ErrorCode, Result},
-    service::{allocation::OfferingPicker, work::Call},
+    service::{allocation::OfferingPicker, answers::SharedAnswers, work::Call},
 };
 
 /// How the projection is kept.
@@ -69,13 +73,28 @@ type Rows = BTreeMap<String, Arc<Row>>;
 #[derive(Default)]
 struct Held {
     rows: Rows,
-    /// When everything was read.
+    /// Since when the oldest part of it has been true; for the most part, when everything was read.
     full_at: Timestamp,
 }
 
 struct State {
     snapshot: Arc<Snapshot>,
-    answers: Mutex<HashMap<String, Arc<OfferingPage>>>,
+    full_at: Timestamp,
+    answers: Mutex<HashMap<String, Answer>>,
+}
+
+/// An answer out of a snapshot.
+struct Answer {
+    page: Arc<OfferingPage>,
+    /// When other replicas were told.
+    told_at: Option<Timestamp>,
+}
+
+/// What a request goes on with.
+struct Present {
+    state: Arc<State>,
+    /// Whether it is at most [`OfferingSettings::limit_age`] behind; not so while the database is away.
+    fresh: bool,
 }
 
 /// Serves offerings.
@@ -92,6 +111,10 @@ struct Shared {
     state: RwLock<Option<Arc<State>>>,
     // Held by the one who makes the next snapshot; the rest go on with the last one.
     rows: Arc<tokio::sync::Mutex<Held>>,
+    /// Whether changes were taken that are in no snapshot yet.
+    behind: AtomicBool,
+    performances: Performances,
+    pages: SharedPages,
 }
 
 impl OfferingService {
@@ -104,8 +127,32 @@ impl OfferingService {
         feed: ChangeFeed,
         settings: OfferingSettings,
     ) -> Self {
-        let rows = Arc::default();
-        Self { shared: Arc::new(Shared { reader, ids, feed, settings, state: RwLock::new(None), rows }) }
+        Self::sharing(reader, ids, feed, settings, SharedAnswers::none())
+    }
+
+    /// The same with answers that replicas share. What oracles saw of units is counted by one replica for all of them; pages
+    /// that are asked for again and again are told, for replicas that have no snapshot yet.
+    #[must_use]
+    pub fn sharing(
+        reader: Arc<dyn Reader>,
+        ids: IdGenerator,
+        feed: ChangeFeed,
+        settings: OfferingSettings,
+        answers: SharedAnswers,
+    ) -> Self {
+        let performances = Performances {
+            reader: reader.clone(),
+            ids: ids.clone(),
+            window: settings.performance_window,
+            buckets: settings.performance_buckets,
+            answers: answers.clone(),
+            // What is taken over is read again when it is as old as what was read here may become.
+            kept: Micros(settings.full_refresh.get() / 2),
+        };
+        let pages = SharedPages::new(answers);
+        let (state, rows, behind) = (RwLock::new(None), Arc::default(), AtomicBool::new(false));
+        let shared = Shared { reader, ids, feed, settings, state, rows, behind, performances, pages };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Offerings that pass the filter, in order. `cursor` is the `next` of the page before; a page after it may repeat or
@@ -127,15 +174,25 @@ impl OfferingService {
         let offset = cursor.map_or(Ok(0), str::parse::<usize>).map_err(|_| {
             Error::new(ErrorCode::InvalidParameter, "`cursor` is the `next` of an earlier page")
         })?;
-        let state = self.state().await?;
         let key = format!("{sort:?}/{limit}/{offset}/{filter:?}");
-        if let Some(known) = state.answers.lock().get(&key) {
-            return Ok(known.clone());
+        if self.shared.must_load_all()
+            && let Some(page) = self.shared.pages.told(&key).await
+        {
+            self.shared.refresh_aside();
+            return Ok(Arc::new(page));
+        }
+        let Present { state, fresh } = self.present().await?;
+        let tells = fresh && self.shared.pages.is_shared();
+        if let Some(answer) = state.answers.lock().get_mut(&key) {
+            if tells {
+                self.shared.pages.tell(&key, &answer.page, &mut answer.told_at, self.shared.ids.now());
+            }
+            return Ok(answer.page.clone());
         }
         let page = Arc::new(state.snapshot.query(filter, sort, limit, offset));
         let mut answers = state.answers.lock();
         if answers.len() < self.shared.settings.cached_answers {
-            answers.insert(key, page.clone());
+            answers.insert(key, Answer { page: page.clone(), told_at: None });
         }
         Ok(page)
     }
@@ -145,7 +202,7 @@ impl OfferingService {
     /// # Errors
     /// [`ErrorCode::NotFound`] when it does not exist or is not on offer.
     pub async fn explain(&self, _call: &Call, unit: UnitId) -> Result<Offering> {
-        let state = self.state().await?;
+        let state = self.present().await?.state;
         state.snapshot.of_unit(unit).ok_or_else(|| Error::not_found("offering", unit))
     }
 
@@ -154,7 +211,7 @@ impl OfferingService {
     /// # Errors
     /// Database errors at the first request.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>> {
-        Ok(self.state().await?.snapshot.clone())
+        Ok(self.present().await?.state.snapshot.clone())
     }
 
     /// Reads what changed and makes a new snapshot now.
@@ -165,35 +222,57 @@ impl OfferingService {
         self.shared.anew(Micros::ZERO).await.map(|_| ())
     }
 
-    async fn state(&self) -> Result<Arc<State>> {
+    async fn present(&self) -> Result<Present> {
         let shared = &self.shared;
         let settings = &shared.settings;
         let known = shared.state.read().clone();
-        let Some(known) = known else { return shared.anew(settings.full_refresh).await };
-        let age = shared.ids.now().since(known.snapshot.as_of());
-        let dirty = shared.feed.is_dirty();
-        if dirty && age >= settings.limit_age {
+        let Some(known) = known else {
+            return Ok(Present { state: shared.anew(settings.full_refresh).await?, fresh: true });
+        };
+        let now = shared.ids.now();
+        let age = now.since(known.snapshot.as_of());
+        let dirty = shared.feed.is_dirty() || shared.behind.load(Ordering::Acquire);
+        let late = dirty && age >= settings.limit_age;
+        if late {
             // The last snapshot is better than no answer while the database is away.
             if let Ok(state) = shared.anew(settings.limit_age).await {
-                return Ok(state);
+                return Ok(Present { state, fresh: true });
             }
-        } else if ((dirty && age >= settings.max_age) || age >= settings.full_refresh)
-            && let Ok(held) = Arc::clone(&shared.rows).try_lock_owned()
-        {
-            // Not awaited: this request goes on with what there is.
-            drop(shared.rebuild(held));
+        } else if (dirty && age >= settings.max_age) || now.since(known.full_at) >= settings.full_refresh {
+            shared.refresh_aside();
         }
-        Ok(known)
+        Ok(Present { state: known, fresh: !late })
     }
 }
 
 impl Shared {
-    /// A snapshot that is younger than `limit`: the one that there is when it is this one's turn, or a new one.
+    /// Whether the next answer waits until everything was read.
+    fn must_load_all(&self) -> bool {
+        self.pages.is_shared()
+            && match self.state.read().as_ref() {
+                None => true,
+                Some(known) => {
+                    self.feed.has_missed()
+                        && self.ids.now().since(known.snapshot.as_of()) >= self.settings.limit_age
+                }
+            }
+    }
+
+    /// Has a snapshot made, unless that is being done. Not awaited: the request goes on with what there is.
+    fn refresh_aside(self: &Arc<Self>) {
+        if let Ok(held) = Arc::clone(&self.rows).try_lock_owned() {
+            drop(self.rebuild(held));
+        }
+    }
+
+    /// A snapshot that is younger than `limit`, or that lacks no change: the one that there is when it is this one's turn, or a
+    /// new one, in any case when the limit is zero.
     async fn anew(self: &Arc<Self>, limit: Micros) -> Result<Arc<State>> {
         let held = Arc::clone(&self.rows).lock_owned().await;
         let known = self.state.read().clone();
         if let Some(state) = known
-            && self.ids.now().since(state.snapshot.as_of()) < limit
+            && (self.ids.now().since(state.snapshot.as_of()) < limit
+                || (limit > Micros::ZERO && !self.feed.is_dirty()))
         {
             return Ok(state);
         }
@@ -219,9 +298,14 @@ impl Shared {
         let now = self.ids.now();
         let changed = self.feed.take();
         let missed = self.feed.take_all();
+        // Until it is there what was taken is still missing in what there is.
+        self.behind.store(missed || !changed.is_empty(), Ordering::Release);
         let all = missed || held.rows.is_empty() || now.since(held.full_at) >= self.settings.full_refresh;
-        let loaded = if all { self.load_all().await } else { self.load(&held.rows, &changed).await };
-        let loaded = match loaded {
+        let loaded = match all {
+            true => self.load_all().await,
+            false => self.load(&held.rows, &changed).await.map(|rows| (rows, held.full_at)),
+        };
+        let (loaded, full_at) = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
                 // Nothing that was noted may be lost.
@@ -229,12 +313,13 @@ impl Shared {
                 if missed {
                     self.feed.note_all();
                 }
+                self.behind.store(false, Ordering::Release);
                 return Err(error);
             }
         };
         let fresh: Vec<Arc<Row>> = loaded.values().cloned().collect();
         let before = if all {
-            *held = Held { rows: loaded, full_at: now };
+            *held = Held { rows: loaded, full_at: full_at.min(now) };
             None
         } else {
             held.rows.extend(loaded);
@@ -246,12 +331,15 @@ impl Shared {
             None => Snapshot::build(fresh.into_iter(), &weights, now),
         };
         let snapshot = Arc::new(tokio::task::spawn_blocking(compute).await.map_err(Error::internal)?);
-        let state = Arc::new(State { snapshot, answers: Mutex::new(HashMap::new()) });
+        let answers = Mutex::new(HashMap::new());
+        let state = Arc::new(State { snapshot, full_at: held.full_at, answers });
         *self.state.write() = Some(state.clone());
+        self.behind.store(false, Ordering::Release);
         Ok(state)
     }
 
-    async fn load_all(&self) -> Result<Rows> {
+    /// All rows, and since when the oldest part of them has been true.
+    async fn load_all(&self) -> Result<(Rows, Timestamp)> {
         let reputations: HashMap<UnitId, u32> = self
             .reader
             .list_all::<Reputation>(Filter::All)
@@ -259,16 +347,16 @@ impl Shared {
             .into_iter()
             .map(|r| (r.value.unit, r.value.millipoints))
             .collect();
-        let performances = self.performances().await?;
-        let mut rows = Rows::new();
-        for stored in self.reader.list_all::<DataUnit>(Filter::All).await? {
-            let id = stored.value.id.to_string();
-            let reputation = reputations.get(&stored.value.id).copied().unwrap_or(reputation::START);
-            let performance =
-                if performances.contains(&id) { self.performance(&stored.value).await? } else { (0, 0) };
-            rows.insert(id, Arc::new(Row { unit: stored.value, reputation, performance }));
-        }
-        Ok(rows)
+        let units = self.reader.list_all::<DataUnit>(Filter::All).await?;
+        let seen =
+            self.performances.all(&units.iter().map(|stored| &stored.value).collect::<Vec<_>>()).await?;
+        let rows = units.into_iter().map(|stored| {
+            let unit = stored.value;
+            let reputation = reputations.get(&unit.id).copied().unwrap_or(reputation::START);
+            let performance = seen.of.get(&unit.id).copied().unwrap_or_default();
+            (unit.id.to_string(), Arc::new(Row { unit, reputation, performance }))
+        });
+        Ok((rows.collect(), seen.as_of))
     }
 
     async fn load(&self, known: &Rows, changed: &[String]) -> Result<Rows> {
@@ -287,64 +375,12 @@ impl Shared {
                 // Evidence moves slowly: it is read again with each full refresh, and for units that are new.
                 let performance = match known.get(&id) {
                     Some(row) if row.performance.1 > 0 => row.performance,
-                    _ => self.performance(&stored.value).await?,
+                    _ => self.performances.of(&stored.value).await?,
                 };
                 rows.insert(id, Arc::new(Row { unit: stored.value, reputation, performance }));
             }
         }
         Ok(rows)
-    }
-
-    /// Units that have any evidence; asked once, so that a market without evidence costs one read.
-    async fn performances(&self) -> Result<std::collections::HashSet<String>> {
-        let since = self.ids.now().minus(self.settings.performance_window);
-        let mut found = std::collections::HashSet::new();
-        let mut after = None;
-        loop {
-            let query = Query::new(crate::core::client::schema::BUCKETS)
-                .filter(
-                    Filter::Ge("start".into(), since.as_micros().into())
-                        .and(Filter::IdPrefix("unit_".into())),
-                )
-                .limit(10_000)
-                .after(after);
-            let page = self.reader.find(query).await?;
-            found.extend(page.documents.iter().filter_map(|d| d.id.split('/').next().map(str::to_owned)));
-            match page.next {
-                Some(cursor) => after = Some(cursor),
-                None => return Ok(found),
-            }
-        }
-    }
-
-    async fn performance(&self, unit: &DataUnit) -> Result<(u64, u64)> {
-        let since = self.ids.now().minus(self.settings.performance_window);
-        let query = Query::new(crate::core::client::schema::BUCKETS)
-            .filter(
-                Filter::eq("subject", unit.id.to_string())
-                    .and(Filter::Ge("start".into(), since.as_micros().into())),
-            )
-            .sort(Sort::FieldDescending("start".into()))
-            .limit(self.settings.performance_buckets.clamp(1, 10_000));
-        let (buckets, _) = self.reader.list::<Bucket>(query).await?;
-        let limit = unit.sla.latency_avg.get();
-        Ok(buckets.iter().fold((0, 0), |(good, tried), bucket| {
-            let fast = bucket
-                .value
-                .qos
-                .operations
-                .values()
-                .fold(0_u64, |sum, s| sum.saturating_add(histogram::at_most(&s.latency, limit)));
-            // Bulk transfers have no latency: what counts as tried is what was timed, and what failed.
-            let timed = bucket
-                .value
-                .qos
-                .operations
-                .values()
-                .fold(0_u64, |sum, s| sum.saturating_add(histogram::count(&s.latency)));
-            let failed = bucket.value.attempts_and_failures().1;
-            (good.saturating_add(fast), tried.saturating_add(timed).saturating_add(failed))
-        }))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
@@ -20,6 +21,7 @@ use crate::{
     },
     error::{Error, Result},
     service::{
+        answers::SharedAnswers,
         job::{Trigger, TriggerReport},
         ledger::{UnsealedKind, UnsealedMarker},
         outbox,
@@ -34,7 +36,7 @@ const HISTORY: usize = 90;
 const CATCH_UP: i64 = 400;
 
 /// A provider's reputation: the mean over its units.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderReputation {
     /// The provider.
     pub provider: ProviderId,
@@ -48,13 +50,20 @@ pub struct ProviderReputation {
 #[derive(Clone)]
 pub struct ReputationService {
     work: Work,
+    answers: SharedAnswers,
 }
 
 impl ReputationService {
     /// A service over the unit of work.
     #[must_use]
-    pub const fn new(work: Work) -> Self {
-        Self { work }
+    pub fn new(work: Work) -> Self {
+        Self { work, answers: SharedAnswers::none() }
+    }
+
+    /// With answers that replicas share: what is told is then at most a second old.
+    #[must_use]
+    pub fn with_answers(self, answers: SharedAnswers) -> Self {
+        Self { answers, ..self }
     }
 
     /// A unit's reputation with its latest changes; open to everybody with a key. A unit that was not judged yet has 50.
@@ -62,6 +71,18 @@ impl ReputationService {
     /// # Errors
     /// [`crate::error::ErrorCode::NotFound`]; database errors.
     pub async fn of_unit(&self, _call: &Call, id: UnitId) -> Result<Reputation> {
+        self.answers.through(&format!("reputation/{id}"), self.read_unit(id)).await
+    }
+
+    /// A provider's reputation; open to everybody with a key.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorCode::NotFound`]; database errors.
+    pub async fn of_provider(&self, _call: &Call, id: ProviderId) -> Result<ProviderReputation> {
+        self.answers.through(&format!("standing/{id}"), self.read_provider(id)).await
+    }
+
+    async fn read_unit(&self, id: UnitId) -> Result<Reputation> {
         if let Some(found) = self.work.reader.load::<Reputation>(&id.to_string()).await? {
             return Ok(found.value);
         }
@@ -70,11 +91,7 @@ impl ReputationService {
         Ok(fresh(&unit, 0))
     }
 
-    /// A provider's reputation; open to everybody with a key.
-    ///
-    /// # Errors
-    /// [`crate::error::ErrorCode::NotFound`]; database errors.
-    pub async fn of_provider(&self, _call: &Call, id: ProviderId) -> Result<ProviderReputation> {
+    async fn read_provider(&self, id: ProviderId) -> Result<ProviderReputation> {
         let reader = self.work.reader.as_ref();
         let known = reader.load::<Provider>(&id.to_string()).await?;
         known.ok_or_else(|| Error::not_found("provider", id))?;

@@ -13,7 +13,7 @@ use crate::{
             },
             ids::{OracleId, ProviderId, ReportId, UnitId},
             party::{Oracle, Principal},
-            quantity::{Bytes, Timestamp},
+            quantity::{Bytes, Micros, Timestamp},
             sla::{
                 Bucket, Sight,
                 bucket::{BucketError, bucket_start, counted_failures, totals},
@@ -24,6 +24,7 @@ use crate::{
     },
     error::{Error, ErrorCode, Result},
     service::{
+        answers::SharedAnswers,
         sla::settings::SlaSettings,
         work::{Answer, Call, Draft, Work},
     },
@@ -71,13 +72,20 @@ pub struct BucketView {
 pub struct EvidenceService {
     work: Work,
     settings: SlaSettings,
+    answers: SharedAnswers,
 }
 
 impl EvidenceService {
     /// A service over the unit of work.
     #[must_use]
-    pub const fn new(work: Work, settings: SlaSettings) -> Self {
-        Self { work, settings }
+    pub fn new(work: Work, settings: SlaSettings) -> Self {
+        Self { work, settings, answers: SharedAnswers::none() }
+    }
+
+    /// With answers that replicas share: the latest history is then at most a second old.
+    #[must_use]
+    pub fn with_answers(self, answers: SharedAnswers) -> Self {
+        Self { answers, ..self }
     }
 
     /// Takes a signed report: the report, its bucket's sums and the oracle's nonce in one commit. An oracle reports as
@@ -229,6 +237,23 @@ impl EvidenceService {
             })
             .await?;
         Ok(())
+    }
+
+    /// What was seen of the unit over the last `span`, oldest first; open to everybody.
+    ///
+    /// # Errors
+    /// Those of [`EvidenceService::qos_history`].
+    pub async fn recent_qos(
+        &self,
+        call: &Call,
+        unit: UnitId,
+        span: Micros,
+        limit: usize,
+    ) -> Result<Vec<BucketView>> {
+        let to = self.work.now();
+        let read = self.qos_history(call, unit, to.minus(span), to, limit);
+        // Other questions name instants of their own, and are hardly asked twice.
+        self.answers.through(&format!("qos/{unit}/{}/{limit}", span.get()), read).await
     }
 
     /// What was seen of a unit in `[from, to)`, oldest first, at most `limit` (1 to 10,000) buckets; open to everybody with a

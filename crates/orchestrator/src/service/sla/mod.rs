@@ -14,6 +14,6 @@ pub use check::SlaCheck;
 pub use evidence::{BucketView, EvidenceService, Receipt};
 pub use oracle::{NewOracle, OracleService};
 pub use period::PeriodSettlement;
-pub use settings::SlaSettings;
+pub use settings::{EVIDENCE_BUCKET, SlaSettings};
 pub use verdict::{SlaService, VerdictProof};
 pub use windows::CloseSlaWindows;

@@ -9,6 +9,9 @@ use crate::{
     service::ledger::dispute::DisputeSettings,
 };
 
+/// The bucket that holds evidence, unless configured otherwise.
+pub const EVIDENCE_BUCKET: &str = "evidence";
+
 /// Settings of evidence, verdicts and billing periods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlaSettings {
@@ -42,7 +45,7 @@ impl Default for SlaSettings {
             reputation_day: Micros::from_days(1),
             metering_tolerance: TOLERANCE,
             fee: BasisPoints(200),
-            evidence_bucket: "evidence".into(),
+            evidence_bucket: EVIDENCE_BUCKET.into(),
             disputes: DisputeSettings::default(),
             outvoted_penalty: Ppm(1_000),
         }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{MongoDatabase, fault::fault};
 use crate::core::client::{
-    changes::{Change, ChangeSource},
+    changes::{Change, ChangeSource, Told},
     database::{DatabaseError, Result},
     schema::Collection,
 };
@@ -28,7 +28,7 @@ struct Ended;
 
 #[async_trait]
 impl ChangeSource for MongoDatabase {
-    async fn follow(&self, collections: &[Collection], changes: mpsc::Sender<Change>) -> Result<()> {
+    async fn follow(&self, collections: &[Collection], changes: mpsc::Sender<Told>) -> Result<()> {
         let running = self.running()?;
         let names: Vec<&str> = collections.iter().map(|collection| collection.0).collect();
         let pipeline = [
@@ -38,14 +38,19 @@ impl ChangeSource for MongoDatabase {
         ];
         let mut stream =
             running.database.watch().pipeline(pipeline).max_await_time(AWAIT).await.map_err(fault)?;
+        // The server has the stream's beginning now.
+        if changes.send(Told::Following).await.is_err() {
+            return Ok(());
+        }
         loop {
             let event = tokio::select! {
+                biased;
                 () = changes.closed() => return Ok(()),
                 event = stream.next() => event,
             };
             let event = event.ok_or_else(|| DatabaseError::Unavailable(Box::new(Ended)))?.map_err(fault)?;
             if let Some(change) = change(&event, collections)
-                && changes.send(change).await.is_err()
+                && changes.send(Told::Changed(change)).await.is_err()
             {
                 return Ok(());
             }

@@ -15,10 +15,43 @@ use rusqlite::{
 use crate::{
     client::db::{scan, value::Key},
     core::client::schema::{Collection, CollectionSpec, IndexSpec},
+    metadata,
 };
 
+/// What brings a file from one layout to the next; the first one starts from layout 1. Each is part of the transaction that
+/// also makes tables and indexes, so that a file has one layout or the other. None is ever changed once it was released.
+const MIGRATIONS: &[Migration] = &[keep_a_history];
+
+type Migration = fn(&Connection) -> rusqlite::Result<()>;
+
 /// The layout that this program writes; a file with a higher number is refused.
-pub(super) const LAYOUT: i64 = 1;
+pub const LAYOUT: i64 = 1 + MIGRATIONS.len() as i64;
+
+/// Layout 2: which program brought the file to which layout, and when, for those who look for the cause of something.
+fn keep_a_history(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "CREATE TABLE layout_history (layout INTEGER PRIMARY KEY, program TEXT NOT NULL, at TEXT NOT NULL)",
+    )
+}
+
+/// Brings a file of the layout `found`, which is 0 for a new one, to the present layout.
+pub(super) fn migrate(connection: &Connection, found: i64) -> rusqlite::Result<()> {
+    if found >= LAYOUT {
+        return Ok(());
+    }
+    for (step, from) in MIGRATIONS.iter().zip(1_i64..) {
+        if from >= found {
+            step(connection)?;
+        }
+    }
+    let program = format!("{} {}", metadata::NAME, metadata::VERSION);
+    connection.execute("INSERT INTO layout_history VALUES (?1, ?2, datetime('now'))", (LAYOUT, program))?;
+    connection.pragma_update(None, "user_version", LAYOUT)?;
+    if found > 0 {
+        tracing::info!(from = found, to = LAYOUT, "the database was brought to a newer layout");
+    }
+    Ok(())
+}
 
 impl ToSql for Key {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

@@ -2,6 +2,7 @@
 //! read beside it.
 
 mod apply;
+pub mod backup;
 mod layout;
 mod query;
 mod reader;
@@ -19,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::{ErrorCode, OptionalExtension};
 use tokio::sync::mpsc;
 
+pub use self::layout::LAYOUT;
 use self::{
     layout::{Layout, Table},
     reader::Readers,
@@ -183,6 +185,12 @@ fn failure(error: rusqlite::Error) -> DatabaseError {
     }
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => DatabaseError::Full,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => DatabaseError::Unavailable(
+            format!("the database file is damaged ({error}); keep a copy of it, and restore a backup").into(),
+        ),
+        Some(ErrorCode::ReadOnly) => {
+            DatabaseError::Unavailable(format!("the database file can't be written ({error})").into())
+        }
         Some(ErrorCode::TooBig) => DatabaseError::Invalid("the document is too large".to_owned()),
         _ => DatabaseError::Unavailable(error.into()),
     }

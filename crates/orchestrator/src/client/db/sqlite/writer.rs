@@ -273,14 +273,14 @@ impl Writer {
     }
 
     fn connect(&self, schema: &'static [CollectionSpec]) -> Result<()> {
-        self.check_version()?;
+        let found = self.check_version()?;
         self.check_integrity()?;
         let layout = Layout::new(schema);
         let create = || -> rusqlite::Result<()> {
             // At once as a writer, so that it waits for another process instead of failing half-way.
             let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             layout.create(&transaction)?;
-            transaction.pragma_update(None, "user_version", LAYOUT)?;
+            layout::migrate(&transaction, found)?;
             transaction.commit()
         };
         create().map_err(failure)?;
@@ -288,7 +288,7 @@ impl Writer {
         Ok(())
     }
 
-    fn check_version(&self) -> Result<()> {
+    fn check_version(&self) -> Result<i64> {
         let found: i64 =
             self.connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failure)?;
         if found > LAYOUT {
@@ -296,7 +296,7 @@ impl Writer {
                 "the database has layout {found}, and this program knows layouts up to {LAYOUT}; use a newer program"
             )));
         }
-        Ok(())
+        Ok(found)
     }
 
     fn check_integrity(&self) -> Result<()> {

@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer, DefaultConsumerContext},
     error::KafkaError,
     message::Message as _,
 };
+use tokio::sync::Mutex;
 
 use super::{KafkaSettings, blocking, failed, unavailable};
 use crate::core::client::queue::QueueError;
@@ -28,13 +28,14 @@ pub(super) struct Letter {
 
 /// The dead letters of all kinds.
 pub(super) struct Letters {
-    /// One at a time: what it reads is set by hand.
-    consumer: Mutex<BaseConsumer<DefaultConsumerContext>>,
+    /// One at a time: what it reads is set by hand. Who waits for it holds no thread: while no broker answers, many may ask.
+    consumer: Arc<Mutex<BaseConsumer<DefaultConsumerContext>>>,
     timeout: Duration,
 }
 
 /// A partition with letters.
 struct Part {
+    topic: String,
     partition: i32,
     from: i64,
     to: i64,
@@ -51,32 +52,28 @@ impl Letters {
             .set("fetch.wait.max.ms", "100")
             .create()
             .map_err(unavailable)?;
-        Ok(Self { consumer: Mutex::new(consumer), timeout: settings.timeout })
+        Ok(Self { consumer: Arc::new(Mutex::new(consumer)), timeout: settings.timeout })
     }
 
     /// How many wait in these topics.
     pub(super) async fn count(self: Arc<Self>, topics: Vec<String>) -> Result<u64, QueueError> {
+        let consumer = self.consumer.clone().lock_owned().await;
         blocking(move || {
-            let consumer = self.consumer.lock();
-            let mut total = 0_u64;
-            for topic in &topics {
-                for part in self.parts(&consumer, topic)? {
-                    total = total.saturating_add(u64::try_from(part.to - part.from).unwrap_or(0));
-                }
-            }
-            Ok(total)
+            let parts = self.parts(&consumer, &topics)?;
+            let waiting = parts.iter().map(|part| u64::try_from(part.to - part.from).unwrap_or(0));
+            Ok(waiting.fold(0, u64::saturating_add))
         })
         .await
     }
 
     /// The next letters of a topic, up to `max`.
     pub(super) async fn read(self: Arc<Self>, topic: String, max: usize) -> Result<Vec<Letter>, QueueError> {
+        let consumer = self.consumer.clone().lock_owned().await;
         blocking(move || {
-            let consumer = self.consumer.lock();
             let mut found = Vec::new();
-            for part in self.parts(&consumer, &topic)? {
+            for part in self.parts(&consumer, std::slice::from_ref(&topic))? {
                 if found.len() < max {
-                    self.read_part(&consumer, &topic, &part, max, &mut found)?;
+                    self.read_part(&consumer, &part, max, &mut found)?;
                 }
             }
             Ok(found)
@@ -86,6 +83,7 @@ impl Letters {
 
     /// Letters that were sent back don't wait any longer.
     pub(super) async fn done(self: Arc<Self>, topic: String, letters: Vec<Letter>) -> Result<(), QueueError> {
+        let consumer = self.consumer.clone().lock_owned().await;
         blocking(move || {
             let mut list = TopicPartitionList::new();
             for letter in letters {
@@ -97,34 +95,46 @@ impl Letters {
                 }
                 .map_err(unavailable)?;
             }
-            self.consumer.lock().commit(&list, CommitMode::Sync).map_err(|error| failed(&topic, error))
+            consumer.commit(&list, CommitMode::Sync).map_err(|error| failed(&topic, error))
         })
         .await
     }
 
-    /// Where the letters of a topic begin and end.
+    /// Where the letters of topics begin and end, with as few calls as there can be: `ready` asks this of all topics.
     fn parts(
         &self,
         consumer: &BaseConsumer<DefaultConsumerContext>,
-        topic: &str,
+        topics: &[String],
     ) -> Result<Vec<Part>, QueueError> {
-        let told = |error: KafkaError| failed(topic, error);
-        let metadata = consumer.fetch_metadata(Some(topic), self.timeout).map_err(told)?;
+        // Of one topic, or of all that there are.
+        let one = match topics {
+            [one] => Some(one.as_str()),
+            _ => None,
+        };
+        let told = |error: KafkaError| failed(one.unwrap_or_default(), error);
+        let metadata = consumer.fetch_metadata(one, self.timeout).map_err(told)?;
         let mut list = TopicPartitionList::new();
-        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
-            list.add_partition(topic, partition.id());
+        for name in topics {
+            let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+                return Err(QueueError::NoQueue(name.clone()));
+            };
+            for partition in topic.partitions() {
+                list.add_partition(name, partition.id());
+            }
         }
         let committed = consumer.committed_offsets(list, self.timeout).map_err(told)?;
         let mut parts = Vec::new();
         for element in committed.elements() {
-            let partition = element.partition();
-            let (low, high) = consumer.fetch_watermarks(topic, partition, self.timeout).map_err(told)?;
+            let (topic, partition) = (element.topic().to_owned(), element.partition());
+            let (low, high) = consumer
+                .fetch_watermarks(&topic, partition, self.timeout)
+                .map_err(|error| failed(&topic, error))?;
             let from = match element.offset() {
                 Offset::Offset(offset) => offset.max(low),
                 _ => low,
             };
             if from < high {
-                parts.push(Part { partition, from, to: high });
+                parts.push(Part { topic, partition, from, to: high });
             }
         }
         Ok(parts)
@@ -133,11 +143,11 @@ impl Letters {
     fn read_part(
         &self,
         consumer: &BaseConsumer<DefaultConsumerContext>,
-        topic: &str,
         part: &Part,
         max: usize,
         found: &mut Vec<Letter>,
     ) -> Result<(), QueueError> {
+        let topic = part.topic.as_str();
         let told = |error: KafkaError| failed(topic, error);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, part.partition, Offset::Offset(part.from)).map_err(unavailable)?;

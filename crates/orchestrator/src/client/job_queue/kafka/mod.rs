@@ -6,9 +6,11 @@
 //! without a gap. After a crash or a rebalance the rest comes again, with some that had been acknowledged: hints may repeat. A hint that comes again
 //! may come after later ones of its job. A process holds a bounded number of hints of each topic, delayed ones included, and stops fetching beyond it.
 
+mod admin;
 mod consumer;
 mod lane;
 mod letters;
+mod security;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -17,7 +19,6 @@ use futures::future::try_join_all;
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
@@ -26,6 +27,10 @@ use rdkafka::{
 };
 use tokio::sync::OnceCell;
 
+pub use self::{
+    admin::{KafkaBroker, KafkaCluster},
+    security::{KafkaSasl, KafkaSecurity},
+};
 use self::{consumer::HintReader, letters::Letters};
 use super::over_queue::{Hint, hint, hint_of};
 use crate::core::{
@@ -66,6 +71,8 @@ pub struct KafkaSettings {
     pub max_held: usize,
     /// A process that was not heard of for so long loses its partitions to others.
     pub session: Duration,
+    /// How brokers are talked to.
+    pub security: KafkaSecurity,
 }
 
 impl KafkaSettings {
@@ -80,6 +87,7 @@ impl KafkaSettings {
             timeout: Duration::from_secs(10),
             max_held: 10_000,
             session: Duration::from_secs(10),
+            security: KafkaSecurity::default(),
         }
     }
 
@@ -91,30 +99,9 @@ impl KafkaSettings {
             .set("client.id", &self.prefix)
             .set("socket.timeout.ms", timeout)
             .set("reconnect.backoff.max.ms", "1000");
+        self.security.apply(&mut config);
         config
     }
-}
-
-/// A broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KafkaBroker {
-    /// Its number.
-    pub id: i32,
-    /// `host:port`, as it tells clients.
-    pub address: String,
-}
-
-/// What a cluster says about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KafkaCluster {
-    /// Its brokers.
-    pub brokers: Vec<KafkaBroker>,
-    /// Topics that these queues need and that don't exist.
-    pub missing: Vec<String>,
-    /// Topics with fewer partitions than the settings want, with how many they have.
-    pub narrow: Vec<(String, usize)>,
-    /// Topics of which a partition has no leader: nothing can be sent there.
-    pub leaderless: Vec<String>,
 }
 
 /// Job queues on Kafka.
@@ -217,42 +204,6 @@ impl KafkaJobQueue {
         dead_letter_topic(&self.settings.prefix, kind)
     }
 
-    /// What the cluster says about itself, and about the topics of these queues.
-    ///
-    /// # Errors
-    /// When no broker answers.
-    pub async fn cluster(&self) -> Result<KafkaCluster, QueueError> {
-        let metadata = self.metadata().await?;
-        let broker = |broker: &rdkafka::metadata::MetadataBroker| KafkaBroker {
-            id: broker.id(),
-            address: format!("{}:{}", broker.host(), broker.port()),
-        };
-        let mut cluster = KafkaCluster {
-            brokers: metadata.brokers().iter().map(broker).collect(),
-            missing: Vec::new(),
-            narrow: Vec::new(),
-            leaderless: Vec::new(),
-        };
-        let wanted = JobKind::ALL.into_iter().flat_map(|kind| {
-            let hints = PHASES.map(|phase| (self.topic(kind, phase), self.settings.partitions));
-            hints.into_iter().chain([(self.dead_letter_topic(kind), 1)])
-        });
-        for (name, partitions) in wanted {
-            let Some(found) = metadata.topics().iter().find(|topic| topic.name() == name) else {
-                cluster.missing.push(name);
-                continue;
-            };
-            if found.partitions().iter().any(|partition| partition.leader() < 0) {
-                cluster.leaderless.push(name.clone());
-            }
-            let has = found.partitions().len();
-            if u32::try_from(has).is_ok_and(|has| has < partitions) {
-                cluster.narrow.push((name, has));
-            }
-        }
-        Ok(cluster)
-    }
-
     async fn metadata(&self) -> Result<Metadata, QueueError> {
         let (producer, timeout) = (self.producer.clone(), self.settings.timeout);
         blocking(move || producer.client().fetch_metadata(None, timeout).map_err(unavailable)).await
@@ -353,27 +304,9 @@ fn read(body: &str) -> Option<JobId> {
 #[async_trait]
 impl JobQueueClient for KafkaJobQueue {
     async fn create_queues(&self) -> Result<(), QueueError> {
-        let admin: AdminClient<Quiet> =
-            self.settings.client().create_with_context(Quiet).map_err(unavailable)?;
-        let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-        let copies = || TopicReplication::Fixed(number(self.settings.replication));
-        let hints = JobKind::ALL.into_iter().flat_map(|kind| PHASES.map(|phase| self.topic(kind, phase)));
-        let hints: Vec<String> = hints.collect();
-        let dead: Vec<String> = JobKind::ALL.map(|kind| self.dead_letter_topic(kind)).into();
-        let hints = hints.iter().map(|name| NewTopic::new(name, number(self.settings.partitions), copies()));
-        // One partition keeps them in order. They stay: some are the only copy of a poison message.
-        let dead = dead.iter().map(|name| NewTopic::new(name, 1, copies()).set("retention.ms", "-1"));
-        let topics: Vec<NewTopic<'_>> = hints.chain(dead).collect();
-        let options = AdminOptions::new()
-            .request_timeout(Some(self.settings.timeout))
-            .operation_timeout(Some(self.settings.timeout));
-        for result in admin.create_topics(&topics, &options).await.map_err(unavailable)? {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((name, code)) => return Err(failed(&name, KafkaError::AdminOp(code))),
-            }
-        }
-        Ok(())
+        // What is there is only looked at: a daemon that starts needs no right to make topics.
+        let missing = self.cluster().await?.missing;
+        self.make(&missing).await
     }
 
     async fn send(
