@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use orchestrator::{
     client::{
+        breaker::Breakers,
         cache::{MemoryCache, MemoryCacheSettings},
         cron::{LocalCron, LocalOneTime, LocalScheduler, LocalSchedulerSettings},
         event_bus::LocalEventBus,
@@ -187,6 +188,8 @@ impl Start {
         let once = Arc::new(LocalOneTime::new(database.clone(), timer));
         let bus = Arc::new(LocalEventBus::new(triggers.clone(), 64));
         let cache = Arc::new(MemoryCache::new(clock.clone(), &MemoryCacheSettings::default()));
+        // They stand by, and are not between: faults reach the services as they are.
+        let breakers = Breakers::new(world.config.dependencies.breaker(), clock.clone(), entropy.clone());
         let settlement = FaultySettlement {
             layer: world.settlement.clone(),
             effects: world.settled.clone(),
@@ -222,6 +225,7 @@ impl Start {
                 world: self.outside.clone(),
             }),
             probe: Arc::new(SimProbe { providers: world.providers.clone(), faults: faults.clone() }),
+            breakers,
         })
     }
 }

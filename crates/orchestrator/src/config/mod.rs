@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub use value::{HumanDuration, HumanSize};
 
 use section::{
-    Access, Api, Aws, Cache, Data, Database, Events, Jobs, Kafka, Log, Market, Notification, Pricing, Prober,
-    Provider, Queue, Schedule, Settlement, Sla, Storage, Triggers,
+    Access, Api, Aws, Cache, Data, Database, Dependencies, Events, Jobs, Kafka, Log, Market, Notification,
+    Pricing, Prober, Provider, Queue, Schedule, Settlement, Sla, Storage, Triggers,
 };
 
 /// The whole configuration. Every key has a default, so that the empty file is a valid one.
@@ -50,6 +50,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// How often the background tasks run.
     pub triggers: Triggers,
+    /// How failing dependencies are dealt with.
+    pub dependencies: Dependencies,
     /// The rules of the market.
     pub market: Market,
     /// Credentials.
@@ -128,6 +130,7 @@ impl Config {
         section::backend::validate(self, &mut problems);
         self.jobs.validate(&mut problems);
         self.triggers.validate(&mut problems);
+        self.dependencies.validate(&mut problems);
         self.market.validate(&mut problems);
         self.sla.validate(&mut problems);
         self.prober.validate(self, &mut problems);

@@ -1,5 +1,6 @@
 //! The inside of the daemon: the domain and the ports. No IO, no SDK, no driver, no wall clock, no randomness.
 
+pub mod breaker;
 pub mod client;
 pub mod job;
 pub mod madara;

@@ -8,7 +8,10 @@ use std::borrow::Cow;
 pub use code::ErrorCode;
 use serde_json::Value;
 
-use crate::core::client::{database::DatabaseError, storage::StorageError, vault::VaultError};
+use crate::core::{
+    client::{database::DatabaseError, storage::StorageError, vault::VaultError},
+    market::quantity::Micros,
+};
 
 /// A boxed cause.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -28,6 +31,8 @@ pub struct Error {
     pub field: Option<String>,
     /// More that the caller may read, as a JSON object.
     pub extra: Option<Value>,
+    /// When the same call is worth another try, if that is known.
+    pub retry_after: Option<Micros>,
     /// The cause, for the log only.
     #[source]
     pub source: Option<Source>,
@@ -37,7 +42,7 @@ impl Error {
     /// An error with a text for the caller.
     #[must_use]
     pub fn new(code: ErrorCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), field: None, extra: None, source: None }
+        Self { code, detail: detail.into(), field: None, extra: None, retry_after: None, source: None }
     }
 
     /// An input field that is wrong.
@@ -66,6 +71,13 @@ impl Error {
     pub fn extra(mut self, extra: Value) -> Self {
         self.extra = Some(extra);
         self
+    }
+
+    /// A dependency that is left alone for now.
+    #[must_use]
+    pub fn deferred(what: &str, after: Micros) -> Self {
+        let detail = format!("{what} is left alone for a while because it failed too often; try again later");
+        Self { retry_after: Some(after), ..Self::new(ErrorCode::Unavailable, detail) }
     }
 
     /// With the cause.
@@ -132,6 +144,9 @@ impl From<StorageError> for Error {
         let (code, detail) = match &error {
             StorageError::Full => {
                 (ErrorCode::StorageFull, "the disk of the service is full; nothing was changed")
+            }
+            StorageError::Deferred(after) => {
+                return Self::deferred("the storage of the service", *after).because(error);
             }
             StorageError::Unavailable(_) => {
                 (ErrorCode::Unavailable, "the storage of the service does not answer; try again")

@@ -64,6 +64,7 @@ pub const ENTITIES: &[StoredEntity] = &[
     entity("sealed_entry", 1),
     entity("sla_verdict", 1),
     entity("stored_report", 1),
+    entity("teardowns", 1),
     entity("transfer", 1),
     entity("trigger_status", 1),
     entity("unit_due", 1),

@@ -4,6 +4,7 @@ pub mod access;
 pub mod allocation;
 pub mod answers;
 pub mod block;
+pub mod canary;
 pub mod damage;
 pub mod job;
 pub mod ledger;

@@ -102,6 +102,7 @@ pub(super) async fn start(
     if let Some(feed) = &clients.feed_task {
         tasks.push(tokio::spawn(feed.clone().run(stop.clone())));
     }
+    tasks.push(tokio::spawn(watch_canary(config, clients, services, canary.clone(), stop.clone())));
     if config.prober.enabled {
         tasks.push(prober_task(config, clients, services, canary.clone(), stop).await?);
     }
@@ -180,6 +181,34 @@ fn relay(clients: &Clients) -> Arc<Relay> {
         false => defaults,
     };
     Arc::new(Relay::new(ports, settings))
+}
+
+/// Asks the canary again and again, in every replica. That most providers fail at once is more likely our network than
+/// theirs.
+fn watch_canary(
+    config: &Config,
+    clients: &Clients,
+    services: &Services,
+    canary: prober::Canary,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (clock, every) = (clients.clock.clone(), config.dependencies.canary_interval.0);
+    let (health, breakers) = (services.own_health.clone(), clients.breakers.clone());
+    async move {
+        loop {
+            let answers = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                answers = canary() => answers,
+            };
+            health.report(answers && !breakers.are_most_away("provider"));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = clock.sleep(every) => {}
+            }
+        }
+    }
 }
 
 /// The prober of this market. It is made anew with each leadership, so that it goes on from what the last one wrote.

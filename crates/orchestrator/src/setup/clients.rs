@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::{backends, secret};
 use crate::{
     client::{
+        breaker::{Breakers, GuardedDa, GuardedProviders, GuardedSettlement, GuardedStorage},
         clock::{SystemClock, SystemEntropy},
         cron::LocalScheduler,
         da::LocalDa,
@@ -106,6 +107,8 @@ pub struct Ports {
     pub providers: Arc<dyn ProviderDirectory>,
     /// Single S3 operations.
     pub probe: Arc<dyn ProbeClient>,
+    /// The breakers around what lies outside.
+    pub breakers: Breakers,
 }
 
 /// Every client of the daemon.
@@ -150,6 +153,8 @@ pub struct Clients {
     pub da: Arc<dyn DaClient>,
     pub providers: Arc<dyn ProviderDirectory>,
     pub probe: Arc<dyn ProbeClient>,
+    /// The breakers around providers, settlement layer, data availability and storage.
+    pub breakers: Breakers,
     /// What the ports at AWS share, where there are any.
     #[cfg(feature = "aws")]
     pub aws: Option<crate::client::aws::AwsClients>,
@@ -183,6 +188,9 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let queue = base.queue().await?;
     let job_queue = base.job_queue(&queue).await?;
     let storage = base.storage().await?;
+    let breakers = Breakers::new(config.dependencies.breaker(), clock.clone(), entropy.clone());
+    let storage: Arc<dyn StorageClient> =
+        Arc::new(GuardedStorage::new(storage, breakers.of("storage", "storage")));
     let notification = base.notification().await?;
     let cache = base.cache().await?;
     let answers = answers(config, &cache, &IdGenerator::new(clock.clone(), entropy.clone()));
@@ -193,10 +201,14 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         co_hosted.map(|(admin_url, token)| CoHosted { admin_url, admin_token: Zeroizing::new(token) });
     let providers: Arc<dyn ProviderDirectory> =
         Arc::new(AdapterDirectory::new(vault.clone(), co_hosted, EmbeddedSettings::default()));
+    let providers: Arc<dyn ProviderDirectory> = Arc::new(GuardedProviders::new(providers, breakers.clone()));
     let probe_settings =
         S3ProbeSettings { timeout: config.prober.timeout.0.to_std(), ..S3ProbeSettings::default() };
     let probe: Arc<dyn ProbeClient> = Arc::new(S3Probe::new(probe_settings).map_err(Error::internal)?);
     let (settlement, da) = settlement_layer(config, clock.clone())?;
+    let settlement: Arc<dyn SettlementClient> =
+        Arc::new(GuardedSettlement::new(settlement, breakers.of("settlement", "settlement layer")));
+    let da: Arc<dyn DaClient> = Arc::new(GuardedDa::new(da, breakers.of("da", "data availability")));
     let clients = Clients::over(Ports {
         node,
         shared,
@@ -225,6 +237,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
         da,
         providers,
         probe,
+        breakers,
     })?;
     #[cfg(feature = "aws")]
     let clients = Clients { aws: cloud.aws, ..clients };
@@ -294,6 +307,7 @@ impl Clients {
             da: ports.da,
             providers: ports.providers,
             probe: ports.probe,
+            breakers: ports.breakers,
             #[cfg(feature = "aws")]
             aws: None,
         })

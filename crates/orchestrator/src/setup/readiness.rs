@@ -1,7 +1,7 @@
 //! What is asked before the daemon calls itself ready, at the same time and with the least that each can be asked.
 //!
 //! Without database, storage, queues and settlement layer nothing can be done: one that does not answer makes the replica
-//! unready. Bus, alerts, schedules and cache are only reported: what they are to carry waits in the database until they
+//! unready. Bus, alerts, schedules, cache and what is behind an open breaker are only reported: what they are to carry waits in the database until they
 //! are back, and a replica that leaves the load balancer for their sake would leave with all others at once.
 
 use std::{
@@ -103,6 +103,17 @@ pub fn of(config: &Config, clients: &Clients) -> Vec<Arc<dyn Dependency>> {
             checked("cache", &clients.cache, async |cache| Ok(cache.remove("ready").await.map(|_| ())?));
         all.push(Checked { needed: false, ..cache });
     }
+    // Those that failed too often and are left alone: their jobs wait, and everything else goes on.
+    let breakers = Arc::new(clients.breakers.clone());
+    let outside = checked("outside", &breakers, async |breakers| {
+        let left_alone = breakers.left_alone();
+        if left_alone.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("left alone: {}", left_alone.join(", ")).into())
+        }
+    });
+    all.push(Checked { needed: false, ..outside });
     all.extend(aside(config, clients));
     all.into_iter().map(|one| -> Arc<dyn Dependency> { Arc::new(one) }).collect()
 }

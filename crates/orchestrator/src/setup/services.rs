@@ -6,19 +6,23 @@ use super::clients::Clients;
 use crate::{
     config::Config,
     controller::worker::ScheduledTrigger,
-    core::market::{
-        quantity::{BasisPoints, Micros, Ppm},
-        sla::JudgeRules,
+    core::{
+        job::JobKind,
+        market::{
+            quantity::{BasisPoints, Micros, Ppm},
+            sla::JudgeRules,
+        },
     },
     service::{
         access::{
             AccessSettings, AuditService, CredentialService, ExpireCredentials, KeyService, KeySettings,
         },
         allocation::{
-            AllocationService, AllocationSettings, EndPeriods, ExpireReservations, FinalSettlement,
-            Reconcile, ReconcileSettings,
+            AllocationService, AllocationSettings, BlastRadius, EndPeriods, ExpireReservations,
+            FinalSettlement, Reconcile, ReconcileSettings,
         },
         block::{self, BlockPorts, BlockService, BlockSettings, BlockStore, seal::SealTrigger},
+        canary::OwnHealth,
         job::{JobHandler, JobService, PurgeTrigger, Trigger, purge::PurgeSettings},
         ledger::{
             accounts::AccountService,
@@ -73,6 +77,8 @@ pub struct Services {
     pub blocks: BlockService,
     /// Proofs of accounts.
     pub proofs: ProofService,
+    /// What our own canary says.
+    pub own_health: OwnHealth,
     /// The handlers of all kinds of jobs.
     pub handlers: Vec<Arc<dyn JobHandler>>,
     /// The triggers with their rates.
@@ -107,7 +113,15 @@ impl Services {
         let accounts = AccountService::new(work.clone(), clients.domains.clone());
         let disputes = DisputeService::new(work.clone(), dispute_settings(config));
         let blocks = block_ports(config, clients);
-        let parts = Parts { config, clients, sla: &sla_settings, periods: &periods, market: &market };
+        let own_health = OwnHealth::new(clients.clock.clone(), config.dependencies.canary_calm.0);
+        let parts = Parts {
+            config,
+            clients,
+            sla: &sla_settings,
+            periods: &periods,
+            market: &market,
+            own_health: &own_health,
+        };
         let handlers = parts.handlers(&blocks);
         let triggers = parts.triggers(&allocations, &disputes, &blocks);
         Self {
@@ -134,6 +148,7 @@ impl Services {
             accounts,
             disputes,
             offerings,
+            own_health,
             handlers,
             triggers,
         }
@@ -147,6 +162,7 @@ struct Parts<'a> {
     sla: &'a SlaSettings,
     periods: &'a PeriodSettlement,
     market: &'a MarketService,
+    own_health: &'a OwnHealth,
 }
 
 impl Parts<'_> {
@@ -159,7 +175,11 @@ impl Parts<'_> {
             provisioning::handlers(&clients.work, &clients.providers, &clients.vault, &settlement, settings);
         handlers.push(Arc::new(SlaCheck::new((*periods).clone(), clients.providers.clone())));
         handlers.extend(block::handlers(blocks));
-        handlers
+        let careful = |handler: Arc<dyn JobHandler>| match handler.kind() {
+            JobKind::Purge | JobKind::SlaCheck => self.own_health.hold_job(handler),
+            _ => handler,
+        };
+        handlers.into_iter().map(careful).collect()
     }
 
     fn triggers(
@@ -168,21 +188,33 @@ impl Parts<'_> {
         disputes: &DisputeService,
         blocks: &BlockPorts,
     ) -> Vec<ScheduledTrigger> {
-        let Self { config, clients, sla, periods, market } = self;
+        let Self { config, clients, sla, periods, market, own_health } = self;
         let work = &clients.work;
         let reconcile = ReconcileSettings {
             teardowns_per_hour: config.market.max_teardowns_per_hour,
+            blast_radius: BlastRadius {
+                percent: config.market.max_teardown_percent,
+                floor: config.market.min_teardowns,
+            },
             ..ReconcileSettings::default()
         };
         let purge = PurgeSettings { completed_jobs: config.jobs.retention.0, ..PurgeSettings::default() };
         let mut triggers: Vec<Arc<dyn Trigger>> = vec![
             Arc::new(ExpireReservations::new(allocations.clone())),
-            Arc::new(EndPeriods::new(allocations.clone())),
-            Arc::new(Reconcile::new(work.clone(), clients.providers.clone(), reconcile)),
+            own_health.hold_trigger(Arc::new(EndPeriods::new(allocations.clone()))),
+            own_health.hold_trigger(Arc::new(Reconcile::new(
+                work.clone(),
+                clients.providers.clone(),
+                reconcile,
+            ))),
             Arc::new(ExpireCredentials::new(work.clone())),
             Arc::new(UnitMaintenance::new((*market).clone())),
-            Arc::new(CloseSlaWindows::new(work.clone(), (*sla).clone())),
-            Arc::new(DailyReputation::new(work.clone(), (*periods).clone(), (*sla).clone())),
+            own_health.hold_trigger(Arc::new(CloseSlaWindows::new(work.clone(), (*sla).clone()))),
+            own_health.hold_trigger(Arc::new(DailyReputation::new(
+                work.clone(),
+                (*periods).clone(),
+                (*sla).clone(),
+            ))),
             Arc::new(SealTrigger::new(work.clone(), blocks.clone())),
             Arc::new(DepositWatcher::new(work.clone(), clients.domains.clone())),
             Arc::new(disputes.clone()),

@@ -213,6 +213,7 @@ async fn malformed_bodies_are_refused_by_every_post() {
         }
         posts += 1;
         let id = match path.split('/').nth(1).unwrap() {
+            "providers" => "prov_00000000000000000000000000000001",
             "units" => "unit_00000000000000000000000000000001",
             "allocations" => "alloc_00000000000000000000000000000001",
             "credentials" => "cred_00000000000000000000000000000001",

@@ -210,3 +210,13 @@ async fn a_providers_reputation_is_open_to_every_key() {
     let unknown = format!("/providers/prov_{:032x}/score", 9);
     api.get(&consumer.key, &unknown).await.problem(404, "not_found", None);
 }
+
+#[tokio::test]
+async fn only_operators_let_teardowns_go_on_and_only_where_they_stopped() {
+    let api = Api::start().await;
+    let provider = api.provider().await;
+    let providers = api.get(&api.operator, "/providers").await.ok(200);
+    let path = format!("/providers/{}/teardowns/resume", providers["items"][0]["id"].as_str().unwrap());
+    api.post(&provider.key, &path, json!({})).await.problem(403, "forbidden", None);
+    api.post(&api.operator, &path, json!({})).await.problem(409, "invalid_state", None);
+}

@@ -258,3 +258,74 @@ fn every_source_file_explains_itself() {
         files.iter().filter(|f| !fs::read_to_string(f).unwrap().starts_with("//!")).collect();
     assert!(silent.is_empty(), "no `//!` head: {silent:?}");
 }
+
+/// What reaches outside, and how the line (or one of the four before it) has to look that does so.
+const REACHES_OUTSIDE: &[(&str, &str)] = &[
+    ("providers.client(", "Outside::new("),
+    ("domains.get(", "Outside::new("),
+    ("ports.da.", "Outside::new("),
+    ("storage.put(", "at.take("),
+    ("storage.create_bucket(", "at.take("),
+    ("storage.delete(", "at.take("),
+];
+
+/// Lines of the code of job handlers that reach outside and are no step.
+fn outside_without_a_step(code: &str) -> Vec<String> {
+    let lines: Vec<&str> = code.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let near = lines.get(at.saturating_sub(4)..=at).unwrap_or_default().join("\n");
+        for (reach, step) in REACHES_OUTSIDE {
+            if line.contains(reach) && !near.contains(step) {
+                found.push((*line).trim().to_owned());
+            }
+        }
+        // A client in the hands of a handler is locked in.
+        for (at, _) in line.match_indices("dyn ") {
+            let name: String = line[at + 4..].chars().take_while(|c| c.is_alphanumeric()).collect();
+            let is_field = line.contains("Arc<dyn") && !line.contains("Outside");
+            if name.ends_with("Client") && is_field {
+                found.push((*line).trim().to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Together with `service/job/step.rs`: what a handler does outside has a name, and so a crash test.
+#[test]
+fn job_handlers_reach_outside_only_in_steps() {
+    let service = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/service");
+    let mut files = Vec::new();
+    sources(&service, &mut files);
+    let mut handlers = 0;
+    let mut found = Vec::new();
+    for file in files {
+        let text = code(&fs::read_to_string(&file).unwrap());
+        // A decorator is no kind.
+        let is_handler = text.contains("impl JobHandler for") && !file.ends_with("service/canary.rs");
+        let helps = ["provisioning/desk.rs", "block/mod.rs", "block/reject.rs", "block/seal/gather.rs"];
+        if is_handler || helps.iter().any(|name| file.ends_with(name)) {
+            handlers += usize::from(is_handler);
+            // The ports of all steps of a block stand in one struct, which hands them out locked in.
+            let lines = outside_without_a_step(&text).into_iter();
+            let lines = lines.filter(|line| line != "pub da: Arc<dyn DaClient>,");
+            found.extend(lines.map(|line| format!("{}: {line}", file.display())));
+        }
+    }
+    for name in ["block/store.rs", "sla/period.rs"] {
+        let text = code(&fs::read_to_string(service.join(name)).unwrap());
+        let lines = outside_without_a_step(&text).into_iter().filter(|line| !line.contains("Arc<dyn"));
+        found.extend(lines.map(|line| format!("{name}: {line}")));
+    }
+    assert_eq!(handlers, 13, "kinds of jobs");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn the_check_of_steps_sees_what_it_must() {
+    let bad = "let client = self.providers.client(&provider).await?;\nda: Arc<dyn DaClient>,";
+    assert_eq!(outside_without_a_step(bad).len(), 2);
+    let good = "Ok(Outside::new(self.providers.client(&provider).await?))\nda: Outside<dyn DaClient>,";
+    assert!(outside_without_a_step(good).is_empty());
+}

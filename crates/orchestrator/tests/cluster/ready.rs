@@ -47,6 +47,7 @@ async fn a_replica_is_ready_without_its_cache_and_not_without_its_database() {
             ("events", false),
             ("job queue", true),
             ("notification", false),
+            ("outside", false),
             ("queue", true),
             ("schedule", false),
             ("settlement", true),

@@ -9,6 +9,7 @@ mod engine;
 mod feed;
 mod fencing;
 mod harness;
+mod herd;
 mod hints;
 mod leader;
 mod lifecycle;

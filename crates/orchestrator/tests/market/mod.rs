@@ -55,6 +55,7 @@ struct Free;
 impl FinalSettlement for Free {
     async fn settle_final(
         &self,
+        _at: orchestrator::service::job::step::At<'_>,
         _allocation: &mut Allocation,
         _usage: Usage,
         _ledger: &mut LedgerDraft<'_>,

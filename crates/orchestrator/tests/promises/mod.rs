@@ -5,4 +5,5 @@ mod crash;
 mod disputes;
 mod replicas;
 mod seeded;
+mod steps;
 mod world;

@@ -31,7 +31,7 @@ use orchestrator::{
             schema,
             vault::Vault,
         },
-        job::Job,
+        job::{Job, JobKind},
         madara::settlement::SettlementClient,
         market::{
             account::{Account, AccountKey, Transfer, TransferKind},
@@ -51,11 +51,13 @@ use orchestrator::{
     service::{
         access::{AccessSettings, CredentialService, ExpireCredentials},
         allocation::{
-            AllocationService, AllocationSettings, EndPeriods, ExpireReservations, FinalSettlement,
-            OfferingPicker, Reconcile, ReconcileSettings, ReserveRequest, Target,
+            AllocationService, AllocationSettings, BlastRadius, EndPeriods, ExpireReservations,
+            FinalSettlement, OfferingPicker, Reconcile, ReconcileSettings, ReserveRequest, Target,
         },
         block::{BlockPorts, BlockSettings, BlockStore, SealTrigger, handlers as block_handlers},
-        job::{Engine, EnginePorts, EngineSettings, Trigger, Wake},
+        job::{
+            Boundaries, Engine, EnginePorts, EngineSettings, JobHandler, JobService, Policy, Trigger, Wake,
+        },
         ledger::{AccountService, DepositWatcher, DisputeService, dispute::DisputeSettings},
         market::{MarketService, MarketSettings, NewAdapter, NewConsumer, NewProvider, NewUnit},
         provisioning::{ProvisioningSettings, handlers},
@@ -105,6 +107,11 @@ impl Mortal {
         self.left.load(Ordering::SeqCst) < 0
     }
 
+    /// Nothing is answered from now on.
+    pub fn kill(&self) {
+        self.left.store(-1, Ordering::SeqCst);
+    }
+
     /// Writes that it saw: claims and commits.
     pub fn writes(&self) -> i64 {
         i64::MAX.saturating_sub(self.left.load(Ordering::SeqCst))
@@ -150,6 +157,7 @@ pub struct Node {
     pub credentials: CredentialService,
     pub accounts: AccountService,
     pub disputes: DisputeService,
+    pub jobs: JobService,
     pub engine: Engine,
     triggers: Vec<Arc<dyn Trigger>>,
 }
@@ -228,6 +236,16 @@ impl Store {
 
     /// A process that writes through `writes`.
     pub fn node_over(&self, writes: Arc<Mortal>) -> Node {
+        self.node_with(writes, None, |handler| handler)
+    }
+
+    /// A process that writes through `writes`, tells `boundaries` of its steps, and has its handlers changed.
+    pub fn node_with(
+        &self,
+        writes: Arc<Mortal>,
+        boundaries: Option<Arc<dyn Boundaries>>,
+        change: impl Fn(Arc<dyn JobHandler>) -> Arc<dyn JobHandler>,
+    ) -> Node {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let entropy: Arc<dyn Entropy> = self.entropy.clone();
         let ids = IdGenerator::new(clock.clone(), entropy.clone());
@@ -256,12 +274,15 @@ impl Store {
             entropy: entropy.clone(),
             wake: Arc::new(Wake::default()),
         };
-        let engine = Engine::new(ports, EngineSettings::default(), all);
+        let all = all.into_iter().map(change).collect();
+        let engine = Engine::watched(ports, EngineSettings::default(), all, boundaries);
         let picker = Arc::new(AllUnits(self.db.clone()));
         let allocations = AllocationService::new(work.clone(), picker, AllocationSettings::default());
         let access = AccessSettings { wait: Micros::ZERO, ..AccessSettings::default() };
         let disputes = DisputeService::new(work.clone(), DisputeSettings::default());
-        let reconcile = ReconcileSettings { teardowns_per_hour: 1_000, ..ReconcileSettings::default() };
+        let blast_radius = BlastRadius { percent: 100, floor: 1_000 };
+        let reconcile =
+            ReconcileSettings { teardowns_per_hour: 1_000, blast_radius, ..ReconcileSettings::default() };
         let triggers: Vec<Arc<dyn Trigger>> = vec![
             Arc::new(DepositWatcher::new(work.clone(), self.domains())),
             Arc::new(ExpireReservations::new(allocations.clone())),
@@ -279,10 +300,21 @@ impl Store {
             credentials: CredentialService::new(work.clone(), self.vault(), entropy, clock, access),
             accounts: AccountService::new(work.clone(), self.domains()),
             disputes,
+            jobs: JobService::new(work.clone()),
             engine,
             triggers,
             work,
         }
+    }
+
+    /// How each kind of job is run.
+    pub fn policies(&self) -> BTreeMap<JobKind, Policy> {
+        let found = parking_lot::Mutex::new(BTreeMap::new());
+        self.node_with(Mortal::new(self.db.clone(), i64::MAX, false), None, |handler| {
+            found.lock().insert(handler.kind(), handler.policy());
+            handler
+        });
+        found.into_inner()
     }
 
     pub fn request(&self, unit: usize) -> ReserveRequest {
@@ -415,6 +447,7 @@ impl Node {
                 // It waits between two tries of its own.
                 self.store.clock.advance(Micros::from_millis(250));
                 turns(&self.engine).await;
+                let _ = self.engine.renew().await;
             }
             if self.is_dead() || (tick.claimed == 0 && self.engine.running() == 0) {
                 return;
@@ -435,7 +468,7 @@ impl Node {
 
 /// Lets spawned tasks go on until they wait.
 async fn turns(engine: &Engine) {
-    for _ in 0..200 {
+    for _ in 0..400 {
         if engine.running() == 0 {
             return;
         }

@@ -22,7 +22,10 @@ use orchestrator::{
     },
     service::{
         allocation::FinalSettlement,
-        job::{JobContext, JobError, JobHandler, Processed, Trigger},
+        job::{
+            JobContext, JobError, JobHandler, Processed, Trigger,
+            step::{At, ReleaseStep},
+        },
         ledger::LedgerDraft,
         sla::{CloseSlaWindows, SlaCheck},
         work::Call,
@@ -175,6 +178,8 @@ async fn the_last_partial_period_is_paid_once() {
     world.period(0, 10).await;
     world.clock.advance(Micros::from_secs(3));
     let now = world.work.now();
+    let job = world.db.list_all::<Job>(Filter::All).await.unwrap().swap_remove(0).value;
+    let context = Context { job, now };
     let usage =
         Usage { stored: Bytes(0), byte_seconds: u128::from(Bytes::GIB) * 15, egress: Bytes(0), read_at: now };
     for _ in 0..2 {
@@ -183,7 +188,8 @@ async fn the_last_partial_period_is_paid_once() {
         let reader: &dyn Reader = world.db.as_ref();
         let mut ledger = LedgerDraft::new(reader, &world.work.ids, allocation.domain.clone());
         let mut changes = orchestrator::core::client::database::Changeset::new();
-        world.settlement.settle_final(&mut allocation, usage, &mut ledger, &mut changes).await.unwrap();
+        let at = At::new(&context, ReleaseStep::StoreEvidence);
+        world.settlement.settle_final(at, &mut allocation, usage, &mut ledger, &mut changes).await.unwrap();
         ledger.finish(&mut changes);
         changes.replace(stored.version, &allocation);
         world.db.commit(changes).await.unwrap();

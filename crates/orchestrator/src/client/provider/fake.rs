@@ -50,6 +50,7 @@ struct Held {
 struct State {
     capacity: u64,
     polls: u32,
+    away: bool,
     allocations: BTreeMap<AllocationId, Held>,
     effects: BTreeMap<(AllocationId, &'static str), u64>,
     faults: VecDeque<(&'static str, ScriptedFault)>,
@@ -76,6 +77,11 @@ impl FakeProvider {
         self.state.lock().polls = polls;
     }
 
+    /// While it is away, every call is answered with a 5xx and not served.
+    pub fn set_away(&self, away: bool) {
+        self.state.lock().away = away;
+    }
+
     /// The next call of `operation` (the port's method name) goes wrong; several are taken in order.
     pub fn script(&self, operation: &'static str, fault: ScriptedFault) {
         self.state.lock().faults.push_back((operation, fault));
@@ -84,6 +90,11 @@ impl FakeProvider {
     /// Forgets the faults that were scripted and did not happen yet.
     pub fn forgive(&self) {
         self.state.lock().faults.clear();
+    }
+
+    /// Forgets an allocation with its keys and its data, as a provider does that lost a disk.
+    pub fn lose(&self, allocation: AllocationId) {
+        self.state.lock().allocations.remove(&allocation);
     }
 
     /// Sets what the meter shows.
@@ -132,6 +143,9 @@ impl FakeProvider {
     ) -> Result<T, ProviderError> {
         let mut state = self.state.lock();
         *state.calls.entry(operation).or_default() += 1;
+        if state.away {
+            return Err(ProviderError::Unavailable("away".into()));
+        }
         let at = state.faults.iter().position(|(scripted, _)| *scripted == operation);
         match at.and_then(|at| state.faults.remove(at)).map(|(_, fault)| fault) {
             None => serve(&mut state),

@@ -16,6 +16,10 @@ section! {
         dispute_deadline: HumanDuration = HumanDuration::secs(72 * 3_600);
         /// Orphans that `reconcile` removes at providers in an hour, at most.
         max_teardowns_per_hour: u32 = 20;
+        /// Percent of one provider's allocations that `reconcile` tears down there in an hour; beyond that it stops and waits for an operator.
+        max_teardown_percent: u32 = 10;
+        /// So many in an hour are always allowed.
+        min_teardowns: u32 = 10;
     }
 }
 
@@ -30,6 +34,11 @@ impl Market {
             self.fee_basis_points <= 10_000,
             "market.fee_basis_points",
             "must be at most 10000 (100 %)",
+        );
+        problems.require(
+            self.max_teardown_percent <= 100,
+            "market.max_teardown_percent",
+            "must be at most 100",
         );
     }
 }

@@ -4,6 +4,7 @@ mod access;
 mod api;
 pub(super) mod backend;
 mod data;
+mod dependencies;
 mod jobs;
 mod kafka;
 mod market;
@@ -21,6 +22,7 @@ pub use backend::{
     NotificationBackend, Queue, QueueBackend, Schedule, ScheduleBackend, Storage, StorageBackend,
 };
 pub use data::{Data, Log, LogFormat};
+pub use dependencies::Dependencies;
 pub use jobs::{Dispatch, Jobs, Triggers};
 pub use kafka::{Kafka, KafkaMechanism, KafkaSecurity};
 pub use market::{Market, Pricing};
@@ -67,6 +69,7 @@ pub fn keys() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("kafka", Kafka::KEYS),
         ("jobs", Jobs::KEYS),
         ("triggers", Triggers::KEYS),
+        ("dependencies", Dependencies::KEYS),
         ("market", Market::KEYS),
         ("access", Access::KEYS),
         ("sla", Sla::KEYS),

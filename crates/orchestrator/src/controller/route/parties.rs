@@ -17,7 +17,10 @@ use super::{
     state::ApiState,
     view::{
         common::Nothing,
-        party::{ConsumerView, OracleView, ProviderView, RegisterConsumer, RegisterOracle, RegisterProvider},
+        party::{
+            ConsumerView, OracleView, ProviderView, RegisterConsumer, RegisterOracle, RegisterProvider,
+            TeardownsView,
+        },
     },
 };
 use crate::core::market::ids::{ConsumerId, OracleId, ProviderId};
@@ -26,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list_providers, register_provider))
         .routes(routes!(get_provider))
+        .routes(routes!(resume_teardowns))
         .routes(routes!(list_consumers, register_consumer))
         .routes(routes!(get_consumer))
         .routes(routes!(list_oracles, register_oracle))
@@ -54,6 +58,18 @@ async fn register_provider(
 ) -> Result<Response> {
     let made = state.market.register_provider(&posted.call, posted.body.into()).await?;
     Ok(accepted(StatusCode::CREATED, ProviderView::from(made.value)))
+}
+
+/// Lets teardowns at a provider go on after too many of them had stopped all; for operators.
+#[utoipa::path(post, path = "/providers/{id}/teardowns/resume", tag = "parties",
+    params(("id" = String, Path, description = "Provider id")),
+    request_body = inline(Option<Nothing>), responses((status = 200, body = TeardownsView)))]
+async fn resume_teardowns(
+    State(state): State<ApiState>,
+    Named(id): Named<ProviderId>,
+    posted: Posted<Nothing>,
+) -> Result<Json<TeardownsView>> {
+    Ok(Json(state.allocations.resume_teardowns(&posted.call, id).await?.value.into()))
 }
 
 /// One provider.

@@ -15,7 +15,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::trace::TraceId;
-use crate::error::{Error, ErrorCode, chain};
+use crate::{
+    core::market::quantity::Micros,
+    error::{Error, ErrorCode, chain},
+};
 
 /// The media type of problem details.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -24,7 +27,6 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 #[derive(Debug)]
 pub struct Problem {
     error: Error,
-    retry_after: Option<u64>,
 }
 
 /// The result of a handler.
@@ -54,14 +56,14 @@ impl Problem {
     /// With the seconds after which another try may do.
     #[must_use]
     pub const fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+        self.error.retry_after = Some(Micros::from_secs(seconds));
         self
     }
 }
 
 impl<E: Into<Error>> From<E> for Problem {
     fn from(error: E) -> Self {
-        Self { error: error.into(), retry_after: None }
+        Self { error: error.into() }
     }
 }
 
@@ -186,7 +188,8 @@ fn write(problem: &Problem, trace_id: &str, from: Response) -> Response {
     if error.code == ErrorCode::Unauthenticated {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if let Some(seconds) = problem.retry_after {
+    if let Some(after) = error.retry_after {
+        let seconds = after.get().div_ceil(1_000_000);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response

@@ -11,7 +11,7 @@ use crate::core::market::{
     allocation::{Routing, Usage},
     credential::Permissions,
     ids::AllocationId,
-    quantity::Bytes,
+    quantity::{Bytes, Micros},
 };
 
 /// Grows with every mutating job of an allocation.
@@ -40,6 +40,9 @@ pub enum ProviderError {
     /// A 5xx answer or a broken connection: it may have happened.
     #[error("the provider is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It is left alone for now, because it failed too often; it was not asked. Come again after so long.
+    #[error("the provider is left alone for {} ms", .0.as_millis())]
+    Deferred(Micros),
 }
 
 impl ProviderError {
@@ -47,7 +50,7 @@ impl ProviderError {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::Timeout(_) | Self::Unavailable(_) | Self::NoCapacity => true,
+            Self::Timeout(_) | Self::Unavailable(_) | Self::NoCapacity | Self::Deferred(_) => true,
             Self::Refused(_) | Self::Stale(_) | Self::Unknown(_) => false,
         }
     }

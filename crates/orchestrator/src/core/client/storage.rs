@@ -32,6 +32,9 @@ pub enum StorageError {
     /// It can't be reached, or broke off.
     #[error("the storage is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It is left alone for now, because it failed too often; it was not asked. Come again after so long.
+    #[error("the storage is left alone for {} ms", .0.as_millis())]
+    Deferred(Micros),
 }
 
 impl StorageError {
@@ -39,7 +42,7 @@ impl StorageError {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::Full | Self::Unavailable(_) => true,
+            Self::Full | Self::Unavailable(_) | Self::Deferred(_) => true,
             Self::NoBucket(_)
             | Self::NoObject(_)
             | Self::InvalidName(_)

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::core::market::{block::Hash32, terms::DomainId};
+use crate::core::market::{block::Hash32, quantity::Micros, terms::DomainId};
 
 /// What a data-availability layer answers when it can't do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum DaError {
     /// It can't be reached.
     #[error("the data-availability layer is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It is left alone for now, because it failed too often; it was not asked. Come again after so long.
+    #[error("the data-availability layer is left alone for {} ms", .0.as_millis())]
+    Deferred(Micros),
 }
 
 impl DaError {
@@ -31,7 +34,7 @@ impl DaError {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::Unavailable(_) => true,
+            Self::Unavailable(_) | Self::Deferred(_) => true,
             Self::TooLarge { .. } | Self::NotPublished(_) | Self::Mismatch(_) => false,
         }
     }

@@ -6,7 +6,7 @@ use crate::core::market::{
     account::AccountKey,
     block::{BlockHeader, Hash32},
     money::Amount,
-    quantity::Timestamp,
+    quantity::{Micros, Timestamp},
     terms::DomainId,
 };
 
@@ -28,6 +28,9 @@ pub enum SettlementError {
     /// It can't be reached; a transaction may or may not have been taken: look it up by its key.
     #[error("the settlement layer is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It is left alone for now, because it failed too often; it was not asked. Come again after so long.
+    #[error("the settlement layer is left alone for {} ms", .0.as_millis())]
+    Deferred(Micros),
 }
 
 impl SettlementError {
@@ -35,7 +38,7 @@ impl SettlementError {
     #[must_use]
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::Unavailable(_) => true,
+            Self::Unavailable(_) | Self::Deferred(_) => true,
             Self::Refused(_) | Self::Overflow | Self::NotSupported(_) | Self::NoTransaction(_) => false,
         }
     }

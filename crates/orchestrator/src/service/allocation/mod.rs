@@ -1,5 +1,6 @@
 //! Allocations: reserve, fund, renew, close and what else happens to a consumer's part of a unit.
 
+pub(crate) mod blast;
 pub(in crate::service) mod change;
 mod close;
 pub(in crate::service) mod fund;
@@ -11,6 +12,7 @@ pub mod restored;
 mod restrict;
 mod trigger;
 
+pub use blast::{BlastRadius, Teardowns};
 pub use change::{Counters, marker, record};
 pub use input::{AllocationQuery, RenewRequest, ReserveRequest, Target};
 pub use port::{FinalSettlement, OfferingPicker};

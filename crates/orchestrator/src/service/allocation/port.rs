@@ -12,7 +12,7 @@ use crate::{
         },
     },
     error::Result,
-    service::ledger::LedgerDraft,
+    service::{job::step::At, ledger::LedgerDraft},
 };
 
 /// Ranks offerings.
@@ -30,12 +30,14 @@ pub trait OfferingPicker: Send + Sync + 'static {
 pub trait FinalSettlement: Send + Sync + 'static {
     /// Posts payment, fee and credits up to `usage.read_at` into `ledger`, brings the settled fields of `allocation` up to
     /// date, and adds what else belongs to it (the verdict) to `changes`. The caller refunds what the escrow still holds
-    /// through the same ledger, writes the allocation and commits. Usage that was paid before is not paid again.
+    /// through the same ledger, writes the allocation and commits. What is stored outside the database is stored as the
+    /// step `at`. Usage that was paid before is not paid again.
     ///
     /// # Errors
     /// Database errors; what the ledger refuses.
     async fn settle_final(
         &self,
+        at: At<'_>,
         allocation: &mut Allocation,
         usage: Usage,
         ledger: &mut LedgerDraft<'_>,

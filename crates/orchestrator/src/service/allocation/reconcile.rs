@@ -1,8 +1,8 @@
 //! The comparison of what providers hold with what the database says, by level: whatever event was lost, this finds it.
 //! What is over here and still there is removed; what is in use here and not there is made again, and people are told.
 //!
-//! The blast radius is bounded: so many teardowns an hour over all replicas, and none at a provider whose answer, or whose
-//! part of our own database, looks wrong.
+//! The blast radius is bounded: so many teardowns an hour over all replicas, a share of what each provider holds (then it
+//! stops until an operator has looked), and none at a provider whose answer, or whose part of our own database, looks wrong.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -27,7 +27,7 @@ use crate::{
     },
     error::{Error, Result, chain},
     service::{
-        allocation::restored,
+        allocation::{BlastRadius, restored},
         job::{Trigger, TriggerReport},
         work::Work,
     },
@@ -43,13 +43,19 @@ const FEW: usize = 3;
 pub struct ReconcileSettings {
     /// Teardowns an hour, over all providers and replicas.
     pub teardowns_per_hour: u32,
+    /// What may be torn down at one provider.
+    pub blast_radius: BlastRadius,
     /// How long an allocation must have been as it is: jobs that are under way are left alone.
     pub settled_for: Micros,
 }
 
 impl Default for ReconcileSettings {
     fn default() -> Self {
-        Self { teardowns_per_hour: 20, settled_for: Micros::from_secs(300) }
+        Self {
+            teardowns_per_hour: 20,
+            blast_radius: BlastRadius::default(),
+            settled_for: Micros::from_secs(300),
+        }
     }
 }
 
@@ -158,8 +164,8 @@ impl Reconcile {
         Ok(self.work.reader.get(schema::UNITS, &unit.to_string()).await?.is_some())
     }
 
-    /// Enqueues the removal of an orphan, within the budget. Answers whether it did; `None` when the budget is used up.
-    async fn tear_down(&self, provider: &Provider, id: AllocationId) -> Result<Option<bool>> {
+    /// Enqueues the removal of an orphan, within the budgets. Answers whether it did; an error text when one is used up.
+    async fn tear_down(&self, provider: &Provider, id: AllocationId) -> Result<Result<bool, &'static str>> {
         let now = self.work.now();
         let stored = self.work.reader.load::<Budget>(BUDGET).await?;
         let mut budget = match &stored {
@@ -167,10 +173,14 @@ impl Reconcile {
             _ => Budget { since: now, used: 0 },
         };
         if budget.used >= self.settings.teardowns_per_hour {
-            return Ok(None);
+            return Ok(Err("the teardowns of this hour are used up"));
         }
         budget.used += 1;
         let mut changes = Changeset::new();
+        if !self.settings.blast_radius.take(&self.work, provider.id, &mut changes).await? {
+            self.commit(changes).await?;
+            return Ok(Err(STOPPED));
+        }
         match stored {
             Some(stored) => changes.replace(stored.version, &budget),
             None => changes.insert(&budget),
@@ -179,7 +189,7 @@ impl Reconcile {
         NewJob::now(JobKind::Purge, id, key, now)
             .input(json!({"orphan": true, "provider": provider.id}))
             .enqueue(&mut changes, &self.work.ids);
-        self.commit(changes).await.map(Some)
+        self.commit(changes).await.map(Ok)
     }
 
     /// Enqueues the repair of an allocation that its provider lost, once a day.
@@ -193,16 +203,27 @@ impl Reconcile {
     }
 
     /// Enqueues another purge of an allocation whose grace is long over, once a day.
-    async fn purge(&self, id: AllocationId) -> Result<bool> {
+    async fn purge(&self, provider: &Provider, id: AllocationId) -> Result<Result<bool, &'static str>> {
         let now = self.work.now();
+        let key = format!("late:{id}:{}", now.as_micros() / 86_400_000_000);
+        let dedup = Filter::eq("dedup", format!("{}:{key}", JobKind::Purge));
+        if self.work.reader.count(schema::JOBS, dedup).await? > 0 {
+            return Ok(Ok(false));
+        }
         let mut changes = Changeset::new();
-        NewJob::now(JobKind::Purge, id, format!("late:{id}:{}", now.as_micros() / 86_400_000_000), now)
-            .enqueue(&mut changes, &self.work.ids);
-        self.commit(changes).await
+        if !self.settings.blast_radius.take(&self.work, provider.id, &mut changes).await? {
+            self.commit(changes).await?;
+            return Ok(Err(STOPPED));
+        }
+        NewJob::now(JobKind::Purge, id, key, now).enqueue(&mut changes, &self.work.ids);
+        self.commit(changes).await.map(Ok)
     }
 
     /// Commits; what another replica did at the same time, or what was done before, is left at that.
     async fn commit(&self, changes: Changeset) -> Result<bool> {
+        if changes.is_empty() {
+            return Ok(false);
+        }
         match self.work.committer.commit(changes).await {
             Ok(()) => Ok(true),
             Err(DatabaseError::AlreadyExists { .. } | DatabaseError::Conflict { .. }) => Ok(false),
@@ -210,20 +231,38 @@ impl Reconcile {
         }
     }
 
+    async fn tear_down_all(
+        &self,
+        provider: &Provider,
+        findings: &Findings,
+        report: &mut TriggerReport,
+    ) -> Result<()> {
+        for id in &findings.overdue {
+            match self.purge(provider, *id).await? {
+                Ok(done) => report.changed += u64::from(done),
+                Err(why) => {
+                    report.note = Some(why.into());
+                    return Ok(());
+                }
+            }
+        }
+        for id in &findings.orphans {
+            match self.tear_down(provider, *id).await? {
+                Ok(done) => report.changed += u64::from(done),
+                Err(why) => {
+                    report.note = Some(why.into());
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn mend(&self, provider: &Provider, findings: Findings, report: &mut TriggerReport) -> Result<()> {
-        for id in findings.missing {
-            report.changed += u64::from(self.repair(id).await?);
+        for id in &findings.missing {
+            report.changed += u64::from(self.repair(*id).await?);
         }
-        for id in findings.overdue {
-            report.changed += u64::from(self.purge(id).await?);
-        }
-        for id in findings.orphans {
-            let Some(done) = self.tear_down(provider, id).await? else {
-                report.note = Some("the teardowns of this hour are used up".into());
-                break;
-            };
-            report.changed += u64::from(done);
-        }
+        self.tear_down_all(provider, &findings, report).await?;
         if !findings.notes.is_empty() {
             report.failed += 1;
             report.note = Some(findings.notes.join("; "));
@@ -231,6 +270,9 @@ impl Reconcile {
         Ok(())
     }
 }
+
+/// Why nothing is torn down at a provider.
+const STOPPED: &str = "too much was torn down at a provider; it stopped there until an operator has looked";
 
 #[async_trait]
 impl Trigger for Reconcile {

@@ -22,7 +22,7 @@ pub use self::{
     store::{BUCKET as RECORDS_BUCKET, BlockStore, SharedStates},
 };
 use super::{
-    job::JobHandler,
+    job::{JobHandler, Outside},
     ledger::{UnsealedKind, UnsealedMarker},
     settlement::SettlementDomains,
 };
@@ -31,7 +31,7 @@ use crate::core::{
         database::Entity,
         schema::{self, Collection},
     },
-    madara::da::DaClient,
+    madara::{da::DaClient, settlement::SettlementClient},
     market::{
         block::{Block, Hash32},
         ids::IdGenerator,
@@ -39,6 +39,7 @@ use crate::core::{
         terms::DomainId,
     },
 };
+use crate::error::Result;
 
 /// How blocks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +163,18 @@ pub struct BlockPorts {
     pub da: Arc<dyn DaClient>,
     /// How.
     pub settings: BlockSettings,
+}
+
+impl BlockPorts {
+    /// The data-availability layer, to be called step by step.
+    fn da(&self) -> Outside<dyn DaClient> {
+        Outside::new(Arc::clone(&self.da))
+    }
+
+    /// The settlement layer of a domain, to be called step by step.
+    fn settlement(&self, domain: &DomainId) -> Result<Outside<dyn SettlementClient>> {
+        Ok(Outside::new(Arc::clone(self.domains.get(domain)?)))
+    }
 }
 
 /// The handlers of the five steps, for the job engine.

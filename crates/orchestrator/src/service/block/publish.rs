@@ -13,11 +13,14 @@ use crate::{
         market::quantity::Micros,
     },
     error::{Error, ErrorCode},
-    service::job::{JobContext, JobError, JobHandler, Processed, Verified},
+    service::job::{JobContext, JobError, JobHandler, Processed, Verified, step::PublishDataStep},
 };
 
 impl From<DaError> for Error {
     fn from(error: DaError) -> Self {
+        if let DaError::Deferred(after) = error {
+            return Self::deferred("the data-availability layer", after).because(error);
+        }
         let code = if error.retryable() { ErrorCode::Unavailable } else { ErrorCode::InvalidState };
         Self::new(code, "the data-availability layer did not do as asked").because(error)
     }
@@ -48,7 +51,10 @@ impl JobHandler for PublishData {
         };
         let header = &block.value.header;
         let data = self.ports.store.data(&block.value).await?;
-        let published = self.ports.da.publish_state_diff(&header.domain, header.number, &data).await;
+        let (da, step) = (self.ports.da(), PublishDataStep::Publish);
+        let publish =
+            da.call(context, step, |da| da.publish_state_diff(&header.domain, header.number, &data));
+        let published = publish.await;
         let reference = published.map_err(Error::from)?;
         let output = json!({ "reference": reference });
         Ok(Processed::Verify { changes: Changeset::new(), output, delay: Micros::ZERO })
@@ -61,7 +67,9 @@ impl JobHandler for PublishData {
             return Ok(Verified::Confirmed(changes));
         };
         let reference = job.output.get("reference").and_then(|text| text.as_str()).unwrap_or_default();
-        if !self.ports.da.verify_inclusion(reference).await.map_err(Error::from)? {
+        let (da, step) = (self.ports.da(), PublishDataStep::VerifyInclusion);
+        let included = da.call(context, step, |da| da.verify_inclusion(reference)).await;
+        if !included.map_err(Error::from)? {
             return Ok(Verified::Refuted("the records are not on the data-availability layer".to_owned()));
         }
         block.value.da_reference = Some(reference.to_owned());

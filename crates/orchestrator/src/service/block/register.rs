@@ -18,7 +18,7 @@ use crate::{
         },
     },
     error::{Error, Result},
-    service::job::{JobContext, JobError, JobHandler, Processed, Verified},
+    service::job::{JobContext, JobError, JobHandler, Processed, Verified, step::RegisterProofStep},
 };
 
 /// The job kind `register_proof`.
@@ -58,7 +58,7 @@ impl JobHandler for RegisterProof {
     }
 
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
-        let BlockPorts { store, domains, settings, .. } = &self.ports;
+        let BlockPorts { store, settings, .. } = &self.ports;
         let Some(block) = store.of_job(context.job()).await? else {
             return Ok(Processed::Done(Changeset::new()));
         };
@@ -66,14 +66,17 @@ impl JobHandler for RegisterProof {
             return Err(JobError::PollAgain(settings.poll));
         }
         let block = block.value;
-        let client = domains.get(&block.header.domain)?;
+        let client = self.ports.settlement(&block.header.domain)?;
         let key = format!("register/{}.{}", block.hash, block.round);
         let transaction = match journalled(context, &key, json!({ "block": block.hash })).await? {
             Some(transaction) => transaction,
             None => {
                 let proof = store.proof(&block).await?;
                 let data = block.da_reference.clone().unwrap_or_default();
-                match client.register_proof(&key, &block.header, &proof, &data).await {
+                let step = RegisterProofStep::Register;
+                let register = client
+                    .call(context, step, |client| client.register_proof(&key, &block.header, &proof, &data));
+                match register.await {
                     Ok(transaction) => {
                         context.record(&key, Value::from(transaction.clone())).await?;
                         transaction
@@ -90,14 +93,16 @@ impl JobHandler for RegisterProof {
     }
 
     async fn verify(&self, context: &dyn JobContext) -> Result<Verified, JobError> {
-        let BlockPorts { store, domains, settings, ids, .. } = &self.ports;
+        let BlockPorts { store, settings, ids, .. } = &self.ports;
         let mut changes = Changeset::new();
         let Some(mut block) = store.of_job(context.job()).await? else {
             return Ok(Verified::Confirmed(changes));
         };
-        let client = domains.get(&block.value.header.domain)?;
+        let client = self.ports.settlement(&block.value.header.domain)?;
         let transaction = transaction_of(context);
-        match client.transaction(&transaction).await.map_err(Error::from)? {
+        let step = RegisterProofStep::LookAtTransaction;
+        let status = client.call(context, step, |client| client.transaction(&transaction)).await;
+        match status.map_err(Error::from)? {
             TransactionStatus::Pending => Err(JobError::PollAgain(settings.poll)),
             TransactionStatus::Rejected(reason) => {
                 Ok(Verified::Confirmed(reject::from(&self.ports, &block.value, &reason).await?))

@@ -30,7 +30,10 @@ use crate::{
     },
     error::{Error, Result},
     service::{
-        job::{JobContext, JobError, JobHandler, Policy, Processed},
+        job::{
+            JobContext, JobError, JobHandler, Policy, Processed,
+            step::{At, SealBlockStep},
+        },
         ledger::{UnsealedMarker, overflow},
         outbox,
     },
@@ -49,7 +52,7 @@ impl SealBlock {
         Self { ports, states: States::default() }
     }
 
-    async fn seal(&self, domain: &DomainId, trace: &str) -> Result<Changeset> {
+    async fn seal(&self, context: &dyn JobContext, domain: &DomainId) -> Result<Changeset> {
         let store = &self.ports.store;
         let tip = store.tip(domain).await?;
         let mut changes = Changeset::new();
@@ -72,23 +75,23 @@ impl SealBlock {
         let (gathered, Some(header)) = (gathered?, header) else {
             return Err(Error::internal("a block without a header"));
         };
-        self.write(&mut changes, tip, header, gathered, trace).await?;
+        self.write(context, &mut changes, tip, header, gathered).await?;
         Ok(changes)
     }
 
     async fn write(
         &self,
+        context: &dyn JobContext,
         changes: &mut Changeset,
         tip: Stored<ChainTip>,
         header: BlockHeader,
         gathered: Gathered,
-        trace: &str,
     ) -> Result<()> {
         let Stored { version, value: mut tip } = tip;
         let domain = tip.domain.clone();
         tip.round += 1;
         if !gathered.records.is_empty() {
-            self.add_block(changes, &mut tip, header, &gathered.records, trace).await?;
+            self.add_block(context, changes, &mut tip, header, &gathered.records).await?;
         }
         let sums = [(AccountKey::Fees, gathered.fees), (AccountKey::External, gathered.deposited)];
         self.deal_with(changes, &Block::id_of(&domain, tip.number), gathered);
@@ -105,17 +108,18 @@ impl SealBlock {
     /// The block with its first job, as the new end of the chain.
     async fn add_block(
         &self,
+        context: &dyn JobContext,
         changes: &mut Changeset,
         tip: &mut ChainTip,
         header: BlockHeader,
         records: &[Record],
-        trace: &str,
     ) -> Result<()> {
         let BlockPorts { store, ids, .. } = &self.ports;
+        let at = At::new(context, SealBlockStep::StoreRecords);
         let block = Block {
             hash: header_hash(&header),
             state: BlockState::Sealed,
-            records_key: store.put(&tip.domain, header.number, records).await?,
+            records_key: store.put(at, &tip.domain, header.number, records).await?,
             da_reference: None,
             register_transaction: None,
             settle_transaction: None,
@@ -127,7 +131,7 @@ impl SealBlock {
         };
         (tip.number, tip.hash) = (block.header.number, block.hash);
         changes.insert(&block);
-        enqueue(changes, ids, JobKind::GenerateProof, &block, trace);
+        enqueue(changes, ids, JobKind::GenerateProof, &block, &context.job().trace_id);
         let data = serde_json::json!({
             "number": tip.number, "hash": tip.hash, "state_root": block.header.state_root,
         });
@@ -209,8 +213,7 @@ impl JobHandler for SealBlock {
     }
 
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
-        let job = context.job();
-        let changes = self.seal(&DomainId(job.subject.clone()), &job.trace_id).await?;
+        let changes = self.seal(context, &DomainId(context.job().subject.clone())).await?;
         Ok(Processed::Done(changes))
     }
 

@@ -27,6 +27,7 @@ use crate::{
         },
     },
     error::{Error, Result},
+    service::job::step::At,
 };
 
 /// The bucket that holds the records of blocks.
@@ -126,12 +127,21 @@ impl BlockStore {
     }
 
     /// Stores records under their own hash; the same again has no further effect.
-    pub(super) async fn put(&self, domain: &DomainId, number: u64, records: &[Record]) -> Result<String> {
+    pub(super) async fn put(
+        &self,
+        at: At<'_>,
+        domain: &DomainId,
+        number: u64,
+        records: &[Record],
+    ) -> Result<String> {
         let data = encode_records(number, records);
         let key = format!("records/{domain}/{}", hex::encode(keccak(Tag::Record, &[&data]).0));
-        self.storage.create_bucket(BUCKET).await?;
-        let body = futures::stream::once(async move { Ok(bytes::Bytes::from(data)) }).boxed();
-        self.storage.put(BUCKET, &key, body).await?;
+        at.take(async {
+            self.storage.create_bucket(BUCKET).await?;
+            let body = futures::stream::once(async move { Ok(bytes::Bytes::from(data)) }).boxed();
+            self.storage.put(BUCKET, &key, body).await
+        })
+        .await?;
         Ok(key)
     }
 

@@ -22,7 +22,7 @@ use crate::{
     },
     error::Error,
     service::{
-        job::{JobContext, JobError, JobHandler, Policy, Processed, Verified},
+        job::{JobContext, JobError, JobHandler, Policy, Processed, Verified, step::UpdateStateStep},
         outbox,
     },
 };
@@ -52,18 +52,23 @@ impl JobHandler for UpdateState {
     }
 
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
-        let BlockPorts { store, domains, settings, .. } = &self.ports;
+        let BlockPorts { store, settings, .. } = &self.ports;
         let Some(mut block) = store.of_job(context.job()).await? else {
             return Ok(Processed::Done(Changeset::new()));
         };
         if !store.parent_is(&block.value, BlockState::Settled).await? {
             return Err(JobError::PollAgain(settings.poll));
         }
-        let client = domains.get(&block.value.header.domain)?;
+        let client = self.ports.settlement(&block.value.header.domain)?;
         let key = format!("update/{}.{}", block.value.hash, block.value.round);
         let transaction = match journalled(context, &key, json!({ "block": block.value.hash })).await? {
             Some(transaction) => transaction,
-            None => match client.update_state(&key, &block.value.header).await {
+            None => match client
+                .call(context, UpdateStateStep::Settle, |client| {
+                    client.update_state(&key, &block.value.header)
+                })
+                .await
+            {
                 Ok(transaction) => {
                     context.record(&key, Value::from(transaction.clone())).await?;
                     transaction
@@ -85,14 +90,16 @@ impl JobHandler for UpdateState {
     }
 
     async fn verify(&self, context: &dyn JobContext) -> Result<Verified, JobError> {
-        let BlockPorts { store, domains, settings, ids, .. } = &self.ports;
+        let BlockPorts { store, settings, ids, .. } = &self.ports;
         let mut changes = Changeset::new();
         let Some(mut block) = store.of_job(context.job()).await? else {
             return Ok(Verified::Confirmed(changes));
         };
         let domain = block.value.header.domain.clone();
-        let client = domains.get(&domain)?;
-        match client.transaction(&transaction_of(context)).await.map_err(Error::from)? {
+        let client = self.ports.settlement(&domain)?;
+        let (transaction, step) = (transaction_of(context), UpdateStateStep::LookAtTransaction);
+        let status = client.call(context, step, |client| client.transaction(&transaction)).await;
+        match status.map_err(Error::from)? {
             TransactionStatus::Pending | TransactionStatus::Included => {
                 Err(JobError::PollAgain(settings.poll))
             }

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use super::{
     engine::Inner,
     handler::{JobContext, JobError},
+    step::{Boundaries, EngineStep},
 };
 use crate::{
     core::{
@@ -76,7 +77,7 @@ impl Context {
         Job { effects: self.effects.into_inner(), ..self.claimed }
     }
 
-    async fn write(&self, key: &str, effect: Effect) -> Result<(), JobError> {
+    async fn write(&self, step: EngineStep, key: &str, effect: Effect) -> Result<(), JobError> {
         let mut next = self.effects();
         next.insert(key.to_owned(), effect);
         let now = self.inner.clock.now();
@@ -86,7 +87,7 @@ impl Context {
         job.lease_until = Some(now.plus(self.inner.settings.lease).as_micros());
         let mut changes = Changeset::new();
         changes.replace_expecting(token_guard(job.lease_token), &job);
-        match self.inner.committer.commit(changes).await {
+        match self.inner.writes.commit(step, Some(&self.claimed), changes).await {
             Ok(()) => {
                 *self.effects.lock() = next;
                 Ok(())
@@ -121,7 +122,7 @@ impl JobContext for Context {
             return Ok(known.clone());
         }
         let effect = Effect { intent, outcome: None, at: self.now() };
-        self.write(key, effect.clone()).await?;
+        self.write(EngineStep::Intended, key, effect.clone()).await?;
         Ok(effect)
     }
 
@@ -131,7 +132,7 @@ impl JobContext for Context {
             return Err(not_journalled(key));
         };
         effect.outcome = Some(outcome);
-        self.write(key, effect).await
+        self.write(EngineStep::Recorded, key, effect).await
     }
 
     async fn note(&self, key: &str, outcome: Value) -> Result<(), JobError> {
@@ -145,5 +146,9 @@ impl JobContext for Context {
 
     fn effects(&self) -> BTreeMap<String, Effect> {
         self.effects.lock().clone()
+    }
+
+    fn boundaries(&self) -> Option<&dyn Boundaries> {
+        self.inner.writes.boundaries()
     }
 }

@@ -1,6 +1,6 @@
 //! Jobs that can't be read: they are set aside, so that they hide no other, and hold up those that depend on them.
 
-use super::engine::Inner;
+use super::{engine::Inner, step::EngineStep};
 use crate::{
     core::{
         client::{
@@ -22,8 +22,8 @@ pub(super) async fn readable(inner: &Inner, documents: Vec<Document>) -> Vec<Sto
         match document.decode::<Job>() {
             Ok(job) => jobs.push(job),
             Err(error) => {
-                let committer = inner.committer.as_ref();
-                match damage::set_aside(committer, &inner.ids, schema::JOBS, &document, &error).await {
+                let committer = inner.writes.at(EngineStep::SetAside);
+                match damage::set_aside(&committer, &inner.ids, schema::JOBS, &document, &error).await {
                     Ok(moved) => damaged |= moved,
                     Err(failure) => {
                         let failure = error::chain(&failure);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 
-use super::{damage, engine::Inner};
+use super::{damage, engine::Inner, step::EngineStep};
 use crate::core::{
     client::{
         database::{Changeset, Filter, Query, ReaderExt, Result, Stored},
@@ -94,7 +94,7 @@ pub(super) async fn call_waiters(inner: &Inner, completed: JobId) {
         job.updated_at = now;
         let mut changes = Changeset::new();
         changes.replace(version, &job);
-        if inner.committer.commit(changes).await.is_ok() {
+        if inner.writes.commit(EngineStep::Called, Some(&job), changes).await.is_ok() {
             inner.wake.jobs.notify_one();
         }
     }

@@ -24,7 +24,9 @@ use super::{
     dependency::Waiters,
     handler::{JobHandler, Policy},
     runner,
+    step::{Boundaries, EngineStep},
     wake::Wake,
+    writes::Writes,
 };
 use crate::{
     core::{
@@ -148,8 +150,7 @@ impl Drop for Hand {
 /// What the engine's tasks share.
 pub(super) struct Inner {
     pub(super) reader: Arc<dyn Reader>,
-    pub(super) claimer: Arc<dyn Claimer>,
-    pub(super) committer: Arc<dyn Committer>,
+    pub(super) writes: Writes,
     pub(super) ids: IdGenerator,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
@@ -181,6 +182,17 @@ impl Engine {
     /// to other processes.
     #[must_use]
     pub fn new(ports: EnginePorts, settings: EngineSettings, handlers: Vec<Arc<dyn JobHandler>>) -> Self {
+        Self::watched(ports, settings, handlers, None)
+    }
+
+    /// An engine that tells `boundaries` of every step, before and after it: for tests, which kill there.
+    #[must_use]
+    pub fn watched(
+        ports: EnginePorts,
+        settings: EngineSettings,
+        handlers: Vec<Arc<dyn JobHandler>>,
+        boundaries: Option<Arc<dyn Boundaries>>,
+    ) -> Self {
         let EnginePorts { reader, claimer, committer, ids, clock, entropy, wake } = ports;
         let kinds = handlers.into_iter().map(|handler| {
             let policy = handler.policy();
@@ -191,8 +203,7 @@ impl Engine {
         let owner = format!("{}-{:016x}", settings.node, entropy.below(u64::MAX));
         let inner = Inner {
             reader,
-            claimer,
-            committer,
+            writes: Writes::new(claimer, committer, boundaries),
             ids,
             clock,
             entropy,
@@ -318,7 +329,7 @@ impl Engine {
         let now = inner.clock.now();
         let until = now.plus(inner.settings.lease);
         let claim = claim::claim(lane, now, &inner.owner, until, wanted);
-        let documents = self.take(claim).await?;
+        let documents = self.take(lane.kind, claim).await?;
         let claimed = documents.len();
         if claimed == wanted {
             inner.hot.lock().insert(lane);
@@ -393,9 +404,9 @@ impl Engine {
     }
 
     /// Claims. A claim that is refused may have met a document that can't be counted on: those are set aside first.
-    pub(super) async fn take(&self, claim: Claim) -> Result<Vec<Document>> {
+    pub(super) async fn take(&self, kind: JobKind, claim: Claim) -> Result<Vec<Document>> {
         let inner = &self.inner;
-        let refused = match inner.claimer.claim(claim.clone()).await {
+        let refused = match inner.writes.claim(EngineStep::Claimed, Some(kind), claim.clone()).await {
             Err(error @ DatabaseError::Invalid(_)) => error,
             answer => return Ok(answer?),
         };
@@ -406,7 +417,7 @@ impl Engine {
         if damage::readable(inner, found).await.len() == count {
             return Err(refused.into());
         }
-        Ok(inner.claimer.claim(claim).await?)
+        Ok(inner.writes.claim(EngineStep::Claimed, Some(kind), claim).await?)
     }
 
     /// Waits until nothing that was claimed so far runs any more.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::step::Boundaries;
 use crate::{
     core::{
         client::{database::Changeset, provider::Generation},
@@ -66,7 +67,12 @@ pub enum JobError {
 
 impl From<Error> for JobError {
     fn from(error: Error) -> Self {
-        if error.retryable() { Self::Transient(error) } else { Self::Permanent(error) }
+        match error.retry_after {
+            // Nothing was tried, so no attempt is spent.
+            Some(after) => Self::PollAgain(after),
+            None if error.retryable() => Self::Transient(error),
+            None => Self::Permanent(error),
+        }
     }
 }
 
@@ -130,6 +136,11 @@ pub trait JobContext: Send + Sync {
 
     /// The journal.
     fn effects(&self) -> BTreeMap<String, Effect>;
+
+    /// Who is told of the steps that the attempt takes; nobody but in tests of crashes.
+    fn boundaries(&self) -> Option<&dyn Boundaries> {
+        None
+    }
 }
 
 /// A kind of job.

@@ -69,7 +69,7 @@ impl Engine {
         let until = now.plus(inner.settings.lease);
         let named = jobs.get(..wanted).unwrap_or(jobs);
         let claim = claim::claim_named(Lane::new(kind, phase), named, now, &inner.owner, until);
-        let documents = self.take(claim).await?;
+        let documents = self.take(kind, claim).await?;
         let labels = [("kind", kind.as_str()), ("phase", phase.as_str())];
         metrics::counter!("orchestrator_jobs_claimed_total", &labels).increment(documents.len() as u64);
         for Stored { value: job, .. } in damage::readable(inner, documents).await {

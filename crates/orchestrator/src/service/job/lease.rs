@@ -8,6 +8,7 @@ use super::{
     backoff, damage,
     engine::{Engine, Inner},
     outcome,
+    step::EngineStep,
 };
 use crate::{
     core::{
@@ -69,7 +70,7 @@ impl Engine {
                 set: vec![("lease_until".into(), until.as_micros().into())],
                 increment: Vec::new(),
             };
-            let documents = inner.claimer.claim(claim).await?;
+            let documents = inner.writes.claim(EngineStep::Renewed, None, claim).await?;
             renewed += documents.len();
             let mut running = inner.running.lock();
             for id in chunk {
@@ -97,7 +98,8 @@ impl Engine {
             .sort(Sort::Field("lease_until".into()))
             .limit(BATCH);
         let page = inner.reader.find(query).await?;
-        let reaped = return_all(inner, damage::readable(inner, page.documents).await, now).await;
+        let jobs = damage::readable(inner, page.documents).await;
+        let reaped = return_all(inner, EngineStep::Reaped, jobs, now).await;
         if reaped > 0 {
             tracing::warn!(reaped, "leases ran out; their jobs are due again");
             metrics::counter!("orchestrator_job_leases_reaped_total").increment(reaped as u64);
@@ -128,7 +130,7 @@ impl Engine {
     pub async fn release_leases_of_previous_process(&self) -> Result<usize> {
         let inner = self.inner();
         let now = inner.clock.now();
-        count_boot(inner.reader.as_ref(), inner.committer.as_ref()).await?;
+        count_boot(inner.reader.as_ref(), &inner.writes.at(EngineStep::Booted)).await?;
         let mut freed = 0;
         let mut after = None;
         loop {
@@ -139,7 +141,7 @@ impl Engine {
             let page = inner.reader.find(query).await?;
             let mut jobs = damage::readable(inner, page.documents).await;
             jobs.retain(|job| job.value.lease_owner.as_deref() != Some(inner.owner.as_str()));
-            freed += return_all(inner, jobs, now).await;
+            freed += return_all(inner, EngineStep::Freed, jobs, now).await;
             match page.next {
                 Some(cursor) => after = Some(cursor),
                 None => break,
@@ -160,7 +162,7 @@ fn of_known_kinds(filter: Filter) -> Filter {
 
 /// Returns each job to the queue, unless it changed since it was read. Commits run side by side, so that the database can
 /// group them.
-async fn return_all(inner: &Inner, jobs: Vec<Stored<Job>>, now: Timestamp) -> usize {
+async fn return_all(inner: &Inner, step: EngineStep, jobs: Vec<Stored<Job>>, now: Timestamp) -> usize {
     let outcomes = stream::iter(jobs)
         .map(|Stored { version, value: mut job }| async move {
             let due = due_after_loss(inner, &job, now);
@@ -171,7 +173,7 @@ async fn return_all(inner: &Inner, jobs: Vec<Stored<Job>>, now: Timestamp) -> us
             }
             let mut changes = Changeset::new();
             changes.replace(version, &job);
-            match inner.committer.commit(changes).await {
+            match inner.writes.commit(step, Some(&job), changes).await {
                 Ok(()) => true,
                 // Renewed, completed or reaped in between.
                 Err(DatabaseError::Conflict { .. } | DatabaseError::Missing { .. }) => false,

@@ -4,6 +4,7 @@
 //! - `runner` carries one claimed job through one phase; `outcome` says what becomes of it; `context` is what the handler
 //!   sees; `subject` holds the subject of mutating kinds; `dependency` looks after `depends_on`.
 //! - [`hint`] tells the workers of other processes of due jobs; `hinted` claims what hints name.
+//! - [`step`] lists what an attempt does outside the process, step by step; `writes` is the engine's own way to the database.
 //! - `lease` renews, reaps and releases leases.
 //! - [`admin`] is what people may do with jobs, [`redrive`] what they may do with dead letters; `damage` sets aside jobs
 //!   that can't be read; [`purge`] removes old records; [`wake`] tells the driver of new work.
@@ -24,9 +25,11 @@ mod outcome;
 pub mod purge;
 pub mod redrive;
 mod runner;
+pub mod step;
 pub(crate) mod subject;
 pub mod trigger;
 pub mod wake;
+mod writes;
 
 pub use admin::JobService;
 pub use backlog::{Backlog, Full};
@@ -34,6 +37,7 @@ pub use engine::{Engine, EnginePorts, EngineSettings, Tick};
 pub use handler::{JobContext, JobError, JobHandler, Policy, Processed, Verified};
 pub use hint::{HintSender, HintingCommitter, Hints, hints};
 pub use purge::PurgeTrigger;
+pub use step::{Boundaries, Crossing, EngineStep, Outside, Side, Step};
 pub use subject::Subject;
 pub use trigger::{Trigger, TriggerReport};
 pub use wake::{Wake, WakingCommitter};

@@ -15,6 +15,7 @@ use super::{
     engine::{Inner, Kind},
     handler::{JobContext, JobError, Processed, Verified},
     outcome,
+    step::EngineStep,
     subject::{self, Hold},
     wake::Touched,
 };
@@ -46,7 +47,8 @@ enum Ended {
 struct Conclusion {
     job: Job,
     changes: Changeset,
-    outcome: &'static str,
+    /// The step that ends the attempt: its outcome.
+    end: EngineStep,
 }
 
 /// What the attempt is about.
@@ -83,7 +85,7 @@ pub(super) async fn run(inner: &Arc<Inner>, kind: &Kind, job: Job, phase: Phase,
         #[expect(clippy::cast_precision_loss, reason = "a histogram of seconds")]
         let seconds = inner.clock.now().since(started).get() as f64 / 1e6;
         metrics::histogram!("orchestrator_job_attempt_seconds", &labels[..2]).record(seconds);
-        if outcome == "completed" {
+        if outcome == EngineStep::Completed.as_str() {
             dependency::call_waiters(inner, id).await;
         }
     }
@@ -99,7 +101,7 @@ impl Attempt<'_> {
             && !job.depends_on.is_empty()
             && let Some(delay) = dependency::wait(self.inner, &job).await?
         {
-            return self.give_back(job, delay, "blocked").await;
+            return self.give_back(job, delay, EngineStep::Blocked).await;
         }
         if self.kind.policy.mutates_subject {
             match self.hold_subject(&mut job).await? {
@@ -107,7 +109,7 @@ impl Attempt<'_> {
                 Some(false) => {
                     let delay = self.inner.settings.subject_delay;
                     let delay = Micros(delay.get().saturating_add(self.inner.entropy.below(delay.get())));
-                    return self.give_back(job, delay, "subject_busy").await;
+                    return self.give_back(job, delay, EngineStep::SubjectBusy).await;
                 }
                 None => return Ok("lost"),
             }
@@ -125,7 +127,7 @@ impl Attempt<'_> {
             job.lease_until = Some(now.plus(self.inner.settings.lease).as_micros());
             let mut all = Changeset::new();
             all.replace_expecting(token_guard(job.lease_token), &*job).extend(changes);
-            match self.inner.committer.commit(all).await {
+            match self.inner.writes.commit(EngineStep::SubjectHeld, Some(&*job), all).await {
                 Ok(()) => return Ok(Some(true)),
                 Err(error) if is_lost(&error, job) => return Ok(None),
                 Err(DatabaseError::Conflict { .. } | DatabaseError::AlreadyExists { .. }) => {}
@@ -136,15 +138,15 @@ impl Attempt<'_> {
     }
 
     /// Gives a job back that was not begun.
-    async fn give_back(&self, job: Job, delay: Micros, outcome: &'static str) -> error::Result<&'static str> {
+    async fn give_back(&self, job: Job, delay: Micros, end: EngineStep) -> error::Result<&'static str> {
         let mut next = job.clone();
         outcome::postpone(&mut next, self.phase, self.inner.clock.now(), delay).map_err(Error::internal)?;
         let mut changes = Changeset::new();
         changes.replace_expecting(token_guard(job.lease_token), &next);
-        match self.commit(&changes).await {
+        match self.commit(end, &job, &changes).await {
             Ok(()) => {
                 self.inner.wake.ring(Touched { jobs: self.is_due_soon(&next), outbox: false });
-                Ok(outcome)
+                Ok(end.as_str())
             }
             Err(error) if is_lost(&error, &job) => Ok("lost"),
             Err(error) => Err(error.into()),
@@ -187,9 +189,9 @@ impl Attempt<'_> {
                     }
                 },
             };
-            let Conclusion { job: next, changes, outcome } = conclusion.map_err(Error::internal)?;
-            match self.commit_end(&job, &next, changes).await {
-                Ok(()) => return Ok(outcome),
+            let Conclusion { job: next, changes, end } = conclusion.map_err(Error::internal)?;
+            match self.commit_end(end, &job, &next, changes).await {
+                Ok(()) => return Ok(end.as_str()),
                 Err(error) if is_lost(&error, &job) => return Ok("lost"),
                 Err(DatabaseError::Conflict { .. }) if reruns < MAX_RERUNS => reruns += 1,
                 Err(error) => return self.end_refused(job, Error::from(error)).await,
@@ -246,15 +248,21 @@ impl Attempt<'_> {
                 next
             }
         };
-        match self.commit_end(&job, &next, Changeset::new()).await {
-            Ok(()) => Ok("refused"),
+        match self.commit_end(EngineStep::Refused, &job, &next, Changeset::new()).await {
+            Ok(()) => Ok(EngineStep::Refused.as_str()),
             Err(error) if is_lost(&error, &job) => Ok("lost"),
             Err(error) => Err(Error::internal(text).because(error)),
         }
     }
 
     /// The commit that ends the attempt. The job comes first, so that a lost lease is told from another conflict.
-    async fn commit_end(&self, held: &Job, next: &Job, changes: Changeset) -> Result<(), DatabaseError> {
+    async fn commit_end(
+        &self,
+        end: EngineStep,
+        held: &Job,
+        next: &Job,
+        changes: Changeset,
+    ) -> Result<(), DatabaseError> {
         let mut all = Changeset::new();
         all.replace_expecting(token_guard(held.lease_token), next);
         if self.kind.policy.mutates_subject {
@@ -263,17 +271,17 @@ impl Attempt<'_> {
         let mut touched = Touched::by(&changes);
         touched.jobs |= self.is_due_soon(next);
         all.extend(changes);
-        self.commit(&all).await?;
+        self.commit(end, held, &all).await?;
         self.inner.wake.ring(touched);
         Ok(())
     }
 
     /// Commits; tries again when the result is unknown. The token has grown with the first success, so a repeat is refused
     /// as lost, and the job is in the state that it should have.
-    async fn commit(&self, changes: &Changeset) -> Result<(), DatabaseError> {
+    async fn commit(&self, end: EngineStep, job: &Job, changes: &Changeset) -> Result<(), DatabaseError> {
         let mut tries = 1;
         loop {
-            match self.inner.committer.commit(changes.clone()).await {
+            match self.inner.writes.commit(end, Some(job), changes.clone()).await {
                 Err(error) if error.retryable() && tries < COMMIT_TRIES => {
                     tracing::warn!(error = error::chain(&error), "a commit failed; trying again");
                     self.inner.clock.sleep(Micros::from_millis(100 << tries)).await;

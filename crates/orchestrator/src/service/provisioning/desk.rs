@@ -20,7 +20,10 @@ use crate::{
         },
     },
     error::{Error, ErrorCode},
-    service::{job::JobError, work::Work},
+    service::{
+        job::{JobError, Outside},
+        work::Work,
+    },
 };
 
 /// Reads what a job is about and finds the provider's adapter.
@@ -59,11 +62,11 @@ impl Desk {
         stored.ok_or_else(|| JobError::Permanent(Error::not_found("credential", id)))
     }
 
-    /// The adapter of a provider.
-    pub(super) async fn client(&self, id: ProviderId) -> Result<Arc<dyn ProviderClient>, JobError> {
+    /// The adapter of a provider, to be called step by step.
+    pub(super) async fn client(&self, id: ProviderId) -> Result<Outside<dyn ProviderClient>, JobError> {
         let stored = self.work.reader.load::<Provider>(&id.to_string()).await?;
         let provider = stored.ok_or_else(|| JobError::Permanent(Error::not_found("provider", id)))?.value;
-        self.providers.client(&provider).await.map_err(failed)
+        Ok(Outside::new(self.providers.client(&provider).await.map_err(failed)?))
     }
 }
 
@@ -75,6 +78,9 @@ pub(super) fn input<T: DeserializeOwned>(job: &Job) -> Result<T, JobError> {
 /// What a provider's error means for the attempt. A stale generation is worth another attempt, because that one holds a
 /// higher generation; if the job was lost to another worker meanwhile, its token stops this one.
 pub(super) fn failed(error: ProviderError) -> JobError {
+    if let ProviderError::Deferred(after) = error {
+        return JobError::PollAgain(after);
+    }
     let again = error.retryable() || matches!(error, ProviderError::Stale(_));
     let error = Error::new(ErrorCode::ProviderFailed, error.to_string()).because(error);
     if again { JobError::Transient(error) } else { JobError::Permanent(error) }

@@ -30,7 +30,7 @@ use crate::{
     error::{Error, ErrorCode},
     service::{
         allocation::{Counters, fund, record},
-        job::{JobContext, JobError, JobHandler, Policy, Processed, Verified},
+        job::{JobContext, JobError, JobHandler, Outside, Policy, Processed, Verified, step::ProvisionStep},
         outbox,
     },
 };
@@ -59,7 +59,7 @@ impl Provision {
     async fn allocate(
         &self,
         context: &dyn JobContext,
-        client: &dyn ProviderClient,
+        client: &Outside<dyn ProviderClient>,
         allocation: &Allocation,
     ) -> Result<Operation<Routing>, JobError> {
         let unit = self.desk.work.reader.load::<DataUnit>(&allocation.unit.to_string()).await?;
@@ -70,7 +70,8 @@ impl Provision {
             bytes: allocation.bytes,
             region: unit.value.region,
         };
-        let done = client.allocate(&request).await.map_err(failed)?;
+        let step = ProvisionStep::Allocate;
+        let done = client.call(context, step, |client| client.allocate(&request)).await.map_err(failed)?;
         let late = context.now() > context.job().created_at.plus(self.settings.give_up);
         if matches!(done, Operation::Pending) && late {
             let text = "the provider was at work for too long";
@@ -106,7 +107,7 @@ impl Provision {
     async fn repair(
         &self,
         context: &dyn JobContext,
-        client: &dyn ProviderClient,
+        client: &Outside<dyn ProviderClient>,
         stored: Stored<Allocation>,
     ) -> Result<Processed, JobError> {
         let Stored { version, value: mut allocation } = stored;
@@ -118,7 +119,9 @@ impl Provision {
             let credential = stored.value;
             if matches!(credential.state, CredentialState::Active | CredentialState::Rotating) {
                 let request = install(context, self.vault.as_ref(), &credential)?;
-                client.issue_credential(&request).await.map_err(failed)?;
+                let step = ProvisionStep::ReissueKey;
+                let done = client.call(context, step, |client| client.issue_credential(&request)).await;
+                done.map_err(failed)?;
             }
         }
         allocation.routing = Some(routing);
@@ -157,7 +160,7 @@ impl JobHandler for Provision {
             AllocationState::Funded | AllocationState::Provisioning => {}
             AllocationState::Active | AllocationState::Restricted | AllocationState::Closing => {
                 if input.repair {
-                    return self.repair(context, client.as_ref(), stored).await;
+                    return self.repair(context, &client, stored).await;
                 }
                 return Ok(Processed::Done(Changeset::new()));
             }
@@ -166,7 +169,9 @@ impl JobHandler for Provision {
             | AllocationState::Failed
             | AllocationState::Expired
             | AllocationState::Closed => {
-                return match client.deallocate(stored.value.id, context.generation()).await {
+                let (id, generation, step) =
+                    (stored.value.id, context.generation(), ProvisionStep::RemoveUnwanted);
+                return match client.call(context, step, |client| client.deallocate(id, generation)).await {
                     Ok(Operation::Done(())) | Err(ProviderError::Unknown(_)) => {
                         Ok(Processed::Done(Changeset::new()))
                     }
@@ -179,7 +184,7 @@ impl JobHandler for Provision {
                 return Err(JobError::Permanent(Error::new(ErrorCode::InvalidState, text)));
             }
         }
-        match self.allocate(context, client.as_ref(), &stored.value).await? {
+        match self.allocate(context, &client, &stored.value).await? {
             Operation::Done(routing) => {
                 let Stored { version, value } = stored;
                 Ok(Processed::Done(self.activated(version, value, routing, context.now())?))
@@ -203,7 +208,7 @@ impl JobHandler for Provision {
             return Ok(Verified::Confirmed(Changeset::new()));
         }
         let client = self.desk.client(value.provider).await?;
-        match self.allocate(context, client.as_ref(), &value).await? {
+        match self.allocate(context, &client, &value).await? {
             Operation::Pending => Err(JobError::PollAgain(self.settings.poll)),
             Operation::Done(routing) => {
                 Ok(Verified::Confirmed(self.activated(version, value, routing, context.now())?))

@@ -25,7 +25,7 @@ use crate::{
     },
     service::{
         allocation::{Counters, record},
-        job::{JobContext, JobError, JobHandler, Policy, Processed},
+        job::{JobContext, JobError, JobHandler, Policy, Processed, step::PurgeStep},
     },
 };
 
@@ -54,7 +54,8 @@ impl Purge {
     async fn remove(&self, context: &dyn JobContext, provider: ProviderId) -> Result<(), JobError> {
         let client = self.desk.client(provider).await?;
         let id = Desk::subject(context.job())?;
-        match known(client.deallocate(id, context.generation()).await)? {
+        let (generation, step) = (context.generation(), PurgeStep::Deallocate);
+        match known(client.call(context, step, |client| client.deallocate(id, generation)).await)? {
             None | Some(Operation::Done(())) => Ok(()),
             Some(Operation::Pending) => Err(JobError::PollAgain(self.settings.poll)),
         }

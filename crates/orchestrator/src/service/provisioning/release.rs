@@ -25,7 +25,10 @@ use crate::{
     error::Error,
     service::{
         allocation::{Counters, FinalSettlement, fund, record},
-        job::{JobContext, JobError, JobHandler, Policy, Processed},
+        job::{
+            JobContext, JobError, JobHandler, Policy, Processed,
+            step::{At, ReleaseStep},
+        },
         ledger::LedgerDraft,
         outbox,
     },
@@ -58,7 +61,8 @@ impl Release {
         let mut changes = Changeset::new();
         let mut ledger = LedgerDraft::new(work.reader.as_ref(), &work.ids, allocation.domain.clone());
         allocation.usage = usage;
-        self.settlement.settle_final(&mut allocation, usage, &mut ledger, &mut changes).await?;
+        let at = At::new(context, ReleaseStep::StoreEvidence);
+        self.settlement.settle_final(at, &mut allocation, usage, &mut ledger, &mut changes).await?;
         fund::refund_into(&mut ledger, &allocation).await?;
         ledger.finish(&mut changes);
         let purge_at = now.plus(self.settings.grace);
@@ -102,8 +106,11 @@ impl JobHandler for Release {
         let client = self.desk.client(stored.value.provider).await?;
         // Read-only first: what is written after the reading would never be paid. What the provider does not know any more
         // is settled by the last reading.
-        known(client.restrict(id, context.generation(), AccessLevel::ReadOnly).await)?;
-        let usage = known(client.usage(id).await)?.unwrap_or(stored.value.usage);
+        let (generation, level) = (context.generation(), AccessLevel::ReadOnly);
+        let step = ReleaseStep::Restrict;
+        known(client.call(context, step, |client| client.restrict(id, generation, level)).await)?;
+        let reading = client.call(context, ReleaseStep::ReadMeter, |client| client.usage(id)).await;
+        let usage = known(reading)?.unwrap_or(stored.value.usage);
         Ok(Processed::Done(self.settle(context, stored, usage).await?))
     }
 

@@ -13,7 +13,7 @@ use crate::{
         job::JobKind,
         market::{credential::CredentialEvent, ids::CredentialId},
     },
-    service::job::{JobContext, JobError, JobHandler, Policy, Processed},
+    service::job::{JobContext, JobError, JobHandler, Policy, Processed, step::RevokeCredentialStep},
 };
 
 /// The handler of `revoke_credential`.
@@ -57,8 +57,10 @@ impl JobHandler for RevokeCredential {
         }
         let allocation = self.desk.allocation(context.job()).await?.value;
         let client = self.desk.client(allocation.provider).await?;
-        let key = &credential.access_key_id;
-        known(client.revoke_credential(allocation.id, context.generation(), key).await)?;
+        let (id, generation, key) = (allocation.id, context.generation(), &credential.access_key_id);
+        let step = RevokeCredentialStep::RevokeKey;
+        let done = client.call(context, step, |client| client.revoke_credential(id, generation, key)).await;
+        known(done)?;
         let (event, kind) = if expired {
             (CredentialEvent::Expired, "credential.expired")
         } else {

@@ -27,7 +27,7 @@ use crate::{
     },
     error::Error,
     service::{
-        job::{JobContext, JobError, JobHandler, Policy, Processed},
+        job::{JobContext, JobError, JobHandler, Policy, Processed, step::RotateCredentialStep},
         outbox,
     },
 };
@@ -96,7 +96,9 @@ impl JobHandler for RotateCredential {
         if allocation.state.is_in_use() {
             let client = self.desk.client(allocation.provider).await?;
             let request = install(context, self.vault.as_ref(), &credential)?;
-            client.issue_credential(&request).await.map_err(failed)?;
+            let step = RotateCredentialStep::IssueKey;
+            let done = client.call(context, step, |client| client.issue_credential(&request)).await;
+            done.map_err(failed)?;
             apply(&mut credential, CredentialEvent::Installed, context)?;
             if let Some(predecessor) = credential.predecessor {
                 self.replace(context, &mut changes, predecessor, overlap).await?;

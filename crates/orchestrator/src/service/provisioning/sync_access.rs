@@ -10,7 +10,7 @@ use crate::{
         job::JobKind,
         market::{allocation::AccessState, quantity::Micros},
     },
-    service::job::{JobContext, JobError, JobHandler, Policy, Processed},
+    service::job::{JobContext, JobError, JobHandler, Policy, Processed, step::SyncAccessStep},
 };
 
 /// The handler of `sync_access`.
@@ -50,7 +50,8 @@ impl JobHandler for SyncAccess {
                 AccessState::Expired => AccessLevel::None,
             };
             let client = self.desk.client(allocation.provider).await?;
-            known(client.restrict(allocation.id, context.generation(), level).await)?;
+            let (id, generation, step) = (allocation.id, context.generation(), SyncAccessStep::Restrict);
+            known(client.call(context, step, |client| client.restrict(id, generation, level)).await)?;
         }
         Ok(Processed::Done(Changeset::new()))
     }

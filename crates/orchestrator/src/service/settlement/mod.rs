@@ -66,6 +66,9 @@ impl From<SettlementError> for Error {
             SettlementError::NotSupported(what) => {
                 (ErrorCode::NotSupported, format!("{what} is not supported by this settlement layer"))
             }
+            SettlementError::Deferred(after) => {
+                return Self::deferred("the settlement layer", *after).because(error);
+            }
             SettlementError::NoTransaction(_) | SettlementError::Unavailable(_) => {
                 (ErrorCode::SettlementFailed, "the settlement layer did not answer as expected".to_owned())
             }

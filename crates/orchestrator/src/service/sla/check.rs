@@ -25,7 +25,10 @@ use crate::{
     error::{Error, ErrorCode, Result},
     service::{
         allocation::{Counters, impose, record},
-        job::{JobContext, JobError, JobHandler, Policy, Processed},
+        job::{
+            JobContext, JobError, JobHandler, Outside, Policy, Processed,
+            step::{At, SlaCheckStep},
+        },
         ledger::LedgerDraft,
     },
 };
@@ -53,15 +56,19 @@ impl SlaCheck {
     }
 
     /// The provider's meter; of an allocation that is gone there, the last reading stands.
-    async fn read_meter(&self, allocation: &Allocation) -> Result<Usage> {
+    async fn read_meter(&self, context: &dyn JobContext, allocation: &Allocation) -> Result<Usage> {
         let reader = &self.settlement.work.reader;
         let found = reader.load::<Provider>(&allocation.provider.to_string()).await?;
         let provider = found.ok_or_else(|| Error::not_found("provider", allocation.provider))?.value;
-        let failed = |error: ProviderError| {
-            Error::new(ErrorCode::ProviderFailed, "the provider's meter can't be read").because(error)
+        let failed = |error: ProviderError| match error {
+            ProviderError::Deferred(after) => Error::deferred("the provider", after).because(error),
+            error => {
+                Error::new(ErrorCode::ProviderFailed, "the provider's meter can't be read").because(error)
+            }
         };
-        let client = self.providers.client(&provider).await.map_err(failed)?;
-        match client.usage(allocation.id).await {
+        let client = Outside::new(self.providers.client(&provider).await.map_err(failed)?);
+        let id = allocation.id;
+        match client.call(context, SlaCheckStep::ReadMeter, |client| client.usage(id)).await {
             Ok(usage) => Ok(usage),
             Err(ProviderError::Unknown(_)) => {
                 Ok(Usage { read_at: self.settlement.work.now(), ..allocation.usage })
@@ -70,7 +77,7 @@ impl SlaCheck {
         }
     }
 
-    async fn draft(&self, input: PeriodInput) -> Result<Changeset> {
+    async fn draft(&self, context: &dyn JobContext, input: PeriodInput) -> Result<Changeset> {
         let work = &self.settlement.work;
         let mut changes = Changeset::new();
         let found = work.reader.load::<Allocation>(&input.allocation.to_string()).await?;
@@ -87,9 +94,12 @@ impl SlaCheck {
             .settlement
             .window(allocation, input.period)
             .ok_or_else(|| Error::new(ErrorCode::InvalidState, "the allocation was never active"))?;
-        let usage = self.read_meter(allocation).await?;
+        let usage = self.read_meter(context, allocation).await?;
         let mut ledger = LedgerDraft::new(work.reader.as_ref(), &work.ids, allocation.domain.clone());
-        self.settlement.settle(allocation, input.period, window, usage, &mut ledger, &mut changes).await?;
+        let at = At::new(context, SlaCheckStep::StoreEvidence);
+        self.settlement
+            .settle(at, allocation, input.period, window, usage, &mut ledger, &mut changes)
+            .await?;
         let left = ledger.balance(AccountKey::Escrow(allocation.id)).await?;
         let exhausted = left.is_zero()
             && allocation.escrow_required > Amount::ZERO
@@ -119,6 +129,6 @@ impl JobHandler for SlaCheck {
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
         let input: PeriodInput = serde_json::from_value(context.job().input.clone())
             .map_err(|error| JobError::Permanent(Error::internal(error)))?;
-        Ok(Processed::Done(self.draft(input).await?))
+        Ok(Processed::Done(self.draft(context, input).await?))
     }
 }

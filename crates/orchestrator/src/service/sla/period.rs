@@ -37,6 +37,7 @@ use crate::{
     error::{Error, ErrorCode, Result},
     service::{
         allocation::FinalSettlement,
+        job::step::At,
         ledger::{
             LedgerDraft, Posting, UnsealedKind, UnsealedMarker,
             dispute::{OpenDispute, open_draft},
@@ -129,7 +130,7 @@ impl PeriodSettlement {
     }
 
     /// Judges a window and stores the evidence under its hash, before anything refers to it.
-    async fn judge(&self, allocation: &Allocation, window: Window) -> Result<Judged> {
+    async fn judge(&self, at: At<'_>, allocation: &Allocation, window: Window) -> Result<Judged> {
         let found = self.work.reader.load::<DataUnit>(&allocation.unit.to_string()).await?;
         let unit = found.ok_or_else(|| Error::not_found("unit", allocation.unit))?.value;
         let file = EvidenceFile {
@@ -145,16 +146,21 @@ impl PeriodSettlement {
         let bytes = serde_json::to_vec(&file).map_err(Error::internal)?;
         let key = format!("sla/{}", hex::encode(Sha256::digest(&bytes)));
         let bucket = &self.settings.evidence_bucket;
-        self.storage.create_bucket(bucket).await?;
-        let body = futures::stream::once(async move { Ok(Buffer::from(bytes)) }).boxed();
-        self.storage.put(bucket, &key, body).await?;
+        at.take(async {
+            self.storage.create_bucket(bucket).await?;
+            let body = futures::stream::once(async move { Ok(Buffer::from(bytes)) }).boxed();
+            self.storage.put(bucket, &key, body).await
+        })
+        .await?;
         Ok(Judged { judgement, credit, key })
     }
 
     /// Posts the money of the time up to `usage.read_at`, adds the verdict and the events, and brings the allocation's
     /// settled fields up to date. The caller writes allocation and ledger.
+    #[expect(clippy::too_many_arguments, reason = "what a period is made of")]
     pub(super) async fn settle(
         &self,
+        at: At<'_>,
         allocation: &mut Allocation,
         period: u32,
         window: Window,
@@ -162,7 +168,7 @@ impl PeriodSettlement {
         ledger: &mut LedgerDraft<'_>,
         changes: &mut Changeset,
     ) -> Result<SlaVerdict> {
-        let judged = self.judge(allocation, window).await?;
+        let judged = self.judge(at, allocation, window).await?;
         let period_key = format!("{}/{period}", allocation.id);
         let settled = allocation.settled_usage;
         let from = allocation.settled_through.or(allocation.activated_at).unwrap_or(window.from);
@@ -322,6 +328,7 @@ fn overflow() -> Error {
 impl FinalSettlement for PeriodSettlement {
     async fn settle_final(
         &self,
+        at: At<'_>,
         allocation: &mut Allocation,
         usage: Usage,
         ledger: &mut LedgerDraft<'_>,
@@ -336,6 +343,6 @@ impl FinalSettlement for PeriodSettlement {
         let period = allocation.periods_settled;
         let begin = self.window(allocation, period).map_or(from, |w| w.from);
         let window = Window { from: begin.min(usage.read_at), to: usage.read_at };
-        self.settle(allocation, period, window, usage, ledger, changes).await.map(|_| ())
+        self.settle(at, allocation, period, window, usage, ledger, changes).await.map(|_| ())
     }
 }

@@ -10,6 +10,7 @@ use crate::{
         terms::DomainId,
     },
     service::{
+        allocation::Teardowns,
         market::{NewAdapter, NewConsumer, NewProvider},
         sla::NewOracle,
     },
@@ -44,6 +45,26 @@ impl From<Provider> for ProviderView {
             adapter,
             created_at: provider.created_at.into(),
         }
+    }
+}
+
+/// How much may be torn down at a provider.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TeardownsView {
+    /// The provider.
+    pub provider: String,
+    /// When the present hour began.
+    pub since: Time,
+    /// Teardowns in it.
+    pub used: u32,
+    /// How many there may be.
+    pub limit: u32,
+}
+
+impl From<Teardowns> for TeardownsView {
+    fn from(teardowns: Teardowns) -> Self {
+        let Teardowns { provider, since, used, limit, .. } = teardowns;
+        Self { provider: provider.to_string(), since: since.into(), used, limit }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
             context::Context,
             handler::{JobContext, JobError, Processed, Verified},
             outcome,
+            step::EngineStep,
         },
         outbox::{self, Outgoing},
     },
@@ -24,14 +25,14 @@ use crate::{
 const GIVE_UP_TRIES: u32 = 10;
 
 /// What is written with the job, and what its end is called.
-type Ending = Result<(Changeset, &'static str), InvalidJobTransition>;
+type Ending = Result<(Changeset, EngineStep), InvalidJobTransition>;
 
 /// What a handler wants written when its job is given up.
 enum LastWords {
     /// This; with the error, if it could not say.
     Write(Changeset, Option<String>),
     /// It can't say now; the job comes back to be asked again.
-    Later(&'static str),
+    Later(EngineStep),
 }
 
 impl Attempt<'_> {
@@ -52,15 +53,16 @@ impl Attempt<'_> {
                 next.output = output;
                 next.verify_attempts = 0;
                 let due = Some(now.plus(delay));
-                Ok(outcome::end(&mut next, JobEvent::Processed, now, due).map(|()| (changes, "processed")))
+                Ok(outcome::end(&mut next, JobEvent::Processed, now, due)
+                    .map(|()| (changes, EngineStep::Processed)))
             }
             Ended::Verified(Verified::Refuted(reason)) => self.refuted(&mut next, &reason, now),
             Ended::Interrupted => Ok(outcome::postpone(&mut next, self.phase, now, Micros::ZERO)
-                .map(|()| (Changeset::new(), "interrupted"))),
+                .map(|()| (Changeset::new(), EngineStep::Interrupted))),
             Ended::Failed(failure) => self.failed(&mut next, failure, now),
         };
         match ending {
-            Ok(ending) => Ok(ending.map(|(changes, outcome)| Conclusion { job: next, changes, outcome })),
+            Ok(ending) => Ok(ending.map(|(changes, end)| Conclusion { job: next, changes, end })),
             Err(reason) => {
                 job.failures.clone_from(&next.failures);
                 Err(reason)
@@ -74,7 +76,7 @@ impl Attempt<'_> {
             Phase::Process => JobEvent::Completed,
             Phase::Verify => JobEvent::Verified,
         };
-        outcome::end(next, event, now, None).map(|()| (changes, "completed"))
+        outcome::end(next, event, now, None).map(|()| (changes, EngineStep::Completed))
     }
 
     /// Verification found that it did not take hold: back to the process phase, so many times.
@@ -87,7 +89,7 @@ impl Attempt<'_> {
             return Err(error());
         }
         let sent = outcome::send_back(next, policy, self.inner.entropy.as_ref(), now);
-        Ok(sent.map(|()| (Changeset::new(), "refuted")))
+        Ok(sent.map(|()| (Changeset::new(), EngineStep::Refuted)))
     }
 
     /// Another attempt, another look, or the end.
@@ -97,14 +99,13 @@ impl Attempt<'_> {
         outcome::note(next, self.phase, now, &failure);
         let (begun, most) = outcome::budget(next, self.phase, policy);
         match failure {
-            JobError::PollAgain(delay) => {
-                Ok(outcome::postpone(next, self.phase, now, delay).map(|()| (Changeset::new(), "polled")))
-            }
+            JobError::PollAgain(delay) => Ok(outcome::postpone(next, self.phase, now, delay)
+                .map(|()| (Changeset::new(), EngineStep::Polled))),
             JobError::Transient(error) if begun < most => {
                 tracing::warn!(error = error::chain(&error), "an attempt failed");
                 let entropy = self.inner.entropy.as_ref();
                 Ok(outcome::back_off(next, self.phase, policy, entropy, now)
-                    .map(|()| (Changeset::new(), "retried")))
+                    .map(|()| (Changeset::new(), EngineStep::Retried)))
             }
             JobError::Transient(error) | JobError::Permanent(error) => Err(error),
         }
@@ -122,8 +123,8 @@ impl Attempt<'_> {
         let (begun, most) = outcome::budget(&next, self.phase, &self.kind.policy);
         let (mut changes, undone) = match self.last_words(context, &mut next, reason, now).await? {
             LastWords::Write(changes, undone) => (changes, undone),
-            LastWords::Later(outcome) => {
-                return Ok(Conclusion { job: next, changes: Changeset::new(), outcome });
+            LastWords::Later(end) => {
+                return Ok(Conclusion { job: next, changes: Changeset::new(), end });
             }
         };
         outcome::set_attempts(&mut next, self.phase, begun.min(most));
@@ -139,7 +140,7 @@ impl Attempt<'_> {
             "cleanup_error": undone, "trace_id": next.trace_id,
         });
         outbox::alert(&mut changes, &self.inner.ids, headline, body);
-        Ok(Conclusion { job: next, changes, outcome: "failed" })
+        Ok(Conclusion { job: next, changes, end: EngineStep::Failed })
     }
 
     /// Asks the handler what is to be written with the failure.
@@ -163,7 +164,7 @@ impl Attempt<'_> {
                 // Spent from now on, so that the next claim leads straight back to here.
                 outcome::set_attempts(next, self.phase, begun.max(most));
                 outcome::back_off(next, self.phase, policy, self.inner.entropy.as_ref(), now)?;
-                Ok(LastWords::Later("giving_up"))
+                Ok(LastWords::Later(EngineStep::GivingUp))
             }
             Some(Err(failure)) => {
                 outcome::note(next, self.phase, now, &failure);
@@ -173,7 +174,7 @@ impl Attempt<'_> {
             None => {
                 outcome::set_attempts(next, self.phase, begun.max(most));
                 outcome::end(next, JobEvent::Postpone, now, Some(now))?;
-                Ok(LastWords::Later("interrupted"))
+                Ok(LastWords::Later(EngineStep::Interrupted))
             }
         }
     }

@@ -8,7 +8,11 @@ use super::{
 };
 use crate::{
     core::{
-        client::{provider::AccessLevel, schema},
+        client::{
+            database::{Filter, ReaderExt},
+            provider::AccessLevel,
+            schema,
+        },
         market::{
             allocation::AllocationState,
             ids::{AllocationId, Id},
@@ -22,9 +26,10 @@ use crate::{
     },
     error::ErrorCode,
     service::{
-        allocation::{Reconcile, ReconcileSettings, Target},
+        allocation::{BlastRadius, Reconcile, ReconcileSettings, Target},
         job::Trigger,
         market::{MaintenanceRequest, NewUnit, TermsUpdate, UnitMaintenance, ensure_default_market},
+        outbox::{OutboxRow, Outgoing},
         work::Call,
     },
 };
@@ -278,4 +283,43 @@ async fn teardowns_are_bounded_by_the_hour_and_none_happen_half_blind() {
     world.fake.0.lock().held.clear();
     let report = reconcile(&world, 99).fire().await.unwrap();
     assert_eq!((report.changed, report.failed), (0, 1), "{report:?}");
+}
+
+#[tokio::test]
+async fn too_many_teardowns_at_one_provider_stop_all_until_an_operator_has_looked() {
+    let world = World::new().await;
+    for _ in 0..8 {
+        world.active().await;
+    }
+    world.clock.advance(Micros::from_secs(600));
+    for number in 1..=8 {
+        stranger(&world, number);
+    }
+    // Half of 8, whatever the hour's budget of all providers says.
+    let settings = ReconcileSettings {
+        teardowns_per_hour: 100,
+        blast_radius: BlastRadius { percent: 50, floor: 1 },
+        ..ReconcileSettings::default()
+    };
+    let reconcile = Reconcile::new(world.work.clone(), Arc::new(world.fake.clone()), settings);
+    let report = reconcile.fire().await.unwrap();
+    assert_eq!(report.changed, 4, "{report:?}");
+    assert!(report.note.unwrap().contains("operator"));
+    world.run_jobs().await;
+    // Not by itself, and not with the next hour.
+    world.clock.advance(Micros::from_secs(7_200));
+    for _ in 0..3 {
+        assert_eq!(reconcile.fire().await.unwrap().changed, 0);
+    }
+    let alerts = world.work.reader.list_all::<OutboxRow>(Filter::All).await.unwrap();
+    let told = alerts.iter().filter(|row| match &row.value.outgoing {
+        Outgoing::Alert { notification, .. } => notification.subject.contains("nothing more is torn down"),
+        _ => false,
+    });
+    assert_eq!(told.count(), 1, "people are told once");
+    let resumed = world.allocations.resume_teardowns(&Call::system("operator"), world.provider).await;
+    assert_eq!(resumed.unwrap().value.stopped_at, None);
+    assert_eq!(reconcile.fire().await.unwrap().changed, 4);
+    let again = world.allocations.resume_teardowns(&Call::system("operator"), world.provider).await;
+    assert_eq!(again.unwrap_err().code, ErrorCode::InvalidState);
 }

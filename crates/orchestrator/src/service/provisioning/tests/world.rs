@@ -54,6 +54,7 @@ struct PayByUse;
 impl FinalSettlement for PayByUse {
     async fn settle_final(
         &self,
+        _at: crate::service::job::step::At<'_>,
         allocation: &mut Allocation,
         usage: Usage,
         ledger: &mut LedgerDraft<'_>,
