@@ -1,6 +1,8 @@
 //! The harness itself: the same seed gives the same run, sound code agrees with the model, and each bug that is put in is
 //! found. Runs are short here; `cargo xtask sim` does the long ones.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test that calls them")]
+
 use std::thread;
 
 use orchestrator_sim::{Outcome, Plan, Sabotage, run, shrink::shrink};
