@@ -10,7 +10,7 @@ use super::{
     load::{Dice, Judged, Load, judge},
 };
 
-const KILLS: u64 = 50;
+const KILLS: u64 = 12;
 const TERMINATIONS: u64 = 3;
 const CONSUMERS: u64 = 4;
 
@@ -60,7 +60,7 @@ pub(crate) async fn kill_under_load(seed: u64, kills: u64) -> Counted {
     let mut daemon = place.start().await;
     let load = Load::begin(&daemon.api, seed, CONSUMERS).await;
     while done < kills {
-        pass(200 + dice.below(1_800)).await;
+        pass(200 + dice.below(2_300)).await;
         daemon.kill();
         done += 1;
         if dice.below(3) == 0 {
