@@ -21,8 +21,8 @@ pub struct Frozen {
 
 impl Frozen {
     /// Opens the files. No commit to the first one falls between the instants that are shown of it and of the others: what
-    /// it says is what a crash at that instant would have left of all of them. The writer waits for less than a
-    /// millisecond.
+    /// it says is what a crash at that instant would have left of all of them. The writer waits no longer than it
+    /// takes to begin these reads.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] when a file is missing, or held for ten seconds.
