@@ -2,6 +2,7 @@
 //! It has no loop: a driver calls [`Engine::tick`], [`Engine::renew`] and [`Engine::reap`], and so can a test, step by step.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::{
@@ -447,7 +448,7 @@ impl Engine {
 }
 
 /// The other attempts of the task go on.
-fn note_panic(ended: std::thread::Result<()>) {
+fn note_panic(ended: Result<(), Box<dyn Any + Send>>) {
     if ended.is_err() {
         tracing::error!("an attempt panicked; its lease will run out");
     }
