@@ -71,7 +71,7 @@ macro_rules! targets {
 targets! {
     answer: 4096 bytes, 3000 inputs;
     api: 4096 bytes, 1500 inputs;
-    changeset: 1024 bytes, 3000 inputs;
+    changeset: 1024 bytes, 1000 inputs;
     config: 4096 bytes, 300 inputs;
     document: 8192 bytes, 4000 inputs;
     evidence: 4096 bytes, 700 inputs;

@@ -1,6 +1,6 @@
 //! The built-in provider's S3 endpoint: signatures in headers and addresses, chunked bodies, XML, listings and their tokens.
 
-use http::{Method, Request};
+use http::{Method, Request, header};
 use serde_json::Value;
 
 use crate::{
@@ -19,6 +19,9 @@ pub fn provider_s3(data: &[u8]) {
     visit(async |storage| {
         let mut request = wanted.request;
         let who = wanted.who.as_str();
+        // Without a length a server would read until the client hangs up.
+        let length = request.body().len().into();
+        request.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length);
         match who {
             "signed" => sign(&mut request, KEY, SECRET),
             "presigned" => presign(&mut request, KEY, SECRET),

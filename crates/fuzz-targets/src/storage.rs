@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::market::block_on;
+use crate::{market::block_on, sign::sign};
 
 /// Where syncing costs nothing.
 const IN_MEMORY: &str = "/dev/shm";
@@ -72,6 +72,10 @@ impl Storage {
         storage.tell(Method::PUT, &path, json!({"generation": 1, "bytes": QUOTA})).await;
         let key = json!({"generation": 1, "secret": SECRET, "permissions": "read_write"});
         storage.tell(Method::PUT, &format!("{path}/keys/{KEY}"), key).await;
+        let mut object = Request::put(format!("/{ALLOCATION}/a")).body(b"bytes".to_vec()).unwrap();
+        sign(&mut object, KEY, SECRET);
+        let stored = storage.s3(object).await.unwrap();
+        assert_eq!(stored.status, 200, "{}", stored.shown());
         storage
     }
 
