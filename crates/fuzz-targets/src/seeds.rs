@@ -99,7 +99,7 @@ fn answers() -> Vec<Vec<u8>> {
     let mut all = vec![
         json(&wire::Allocate { generation: 1, bytes: 1 << 20, region: "local".into() }),
         json(&wire::Allocations { allocations: vec!["alloc-1".into()] }),
-        json(&wire::AtGeneration { generation: u64::MAX }),
+        json(&wire::AtGeneration { generation: 7 }),
         json(&wire::Description {
             software: "s 1".into(),
             profiles: vec!["s3".into()],
@@ -170,7 +170,7 @@ fn reports() -> Vec<Vec<u8>> {
 fn proofs() -> Vec<Vec<u8>> {
     let known = &*proof::KNOWN;
     let accounts = known.accounts.iter().take(2).map(|(_, proof)| json(proof));
-    accounts.chain(known.market.iter().take(1).map(json)).collect()
+    accounts.chain(known.market.iter().rev().take(1).map(json)).collect()
 }
 
 fn messages() -> Vec<Vec<u8>> {

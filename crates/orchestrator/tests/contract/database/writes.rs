@@ -164,7 +164,7 @@ pub(super) async fn an_empty_changeset_does_nothing(db: &Db) {
     assert_eq!(db.count(META, Filter::All).await.unwrap(), 0);
 }
 
-fn exists_by(result: Result<(), DatabaseError>, wanted: &str) {
+pub(super) fn exists_by(result: Result<(), DatabaseError>, wanted: &str) {
     let error = result.unwrap_err();
     assert!(matches!(&error, DatabaseError::AlreadyExists { index, .. } if index == wanted), "{error:?}");
 }
