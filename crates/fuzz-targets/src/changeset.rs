@@ -56,7 +56,7 @@ fn write(input: &mut Unstructured<'_>) -> Result<Write> {
         8 => WriteOp::Delete { expect: expect(input)? },
         _ => WriteOp::Require { expect: expect(input)? },
     };
-    Ok(Write { collection, id, op })
+    Ok(Write::new(collection, id, op))
 }
 
 fn field(input: &mut Unstructured<'_>) -> Result<String> {

@@ -76,6 +76,7 @@ contract! {
     require_changes_nothing,
     adds_stop_at_their_floor,
     a_changeset_happens_as_a_whole,
+    changesets_given_together_stand_alone,
     an_empty_changeset_does_nothing,
     unique_indexes_name_themselves,
     unique_indexes_take_null_for_a_value_behind_the_first_field,
@@ -128,7 +129,7 @@ async fn matching(db: &Db, collection: Collection, filter: Filter) -> Vec<String
 }
 
 fn write(collection: Collection, id: &str, op: WriteOp) -> Write {
-    Write { collection, id: id.to_owned(), op }
+    Write::new(collection, id, op)
 }
 
 fn insert(collection: Collection, id: &str, body: Value) -> Write {

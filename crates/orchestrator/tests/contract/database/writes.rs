@@ -159,6 +159,38 @@ pub(super) async fn a_changeset_happens_as_a_whole(db: &Db) {
     put(db, JOBS, "y", json!({"dedup": "x"})).await;
 }
 
+pub(super) async fn changesets_given_together_stand_alone(db: &Db) {
+    assert!(db.commit_each(Vec::new()).await.is_empty());
+    put(db, UNITS, "there", json!({"n": 1})).await;
+    let pair = |first: &str, second: &str| {
+        changes(vec![insert(UNITS, first, json!({})), insert(UNITS, second, json!({}))])
+    };
+    let stale = Expect::Version(7);
+    let replace = WriteOp::Replace { expect: stale, body: json!({"n": 2}).to_string() };
+    let given = vec![
+        pair("a", "b"),
+        pair("c", "there"),
+        changes(vec![insert(UNITS, "no object", json!([]))]),
+        changes(vec![write(UNITS, "there", replace)]),
+        Changeset::new(),
+        pair("d", "e"),
+    ];
+    let answers = db.commit_each(given).await;
+    assert_eq!(answers.len(), 6);
+    assert!(answers[0].is_ok() && answers[4].is_ok() && answers[5].is_ok(), "{answers:?}");
+    assert!(
+        matches!(&answers[1], Err(DatabaseError::AlreadyExists { id, .. }) if id == "there"),
+        "{answers:?}"
+    );
+    assert!(matches!(answers[2], Err(DatabaseError::Invalid(_))), "{answers:?}");
+    assert!(matches!(answers[3], Err(DatabaseError::Conflict { .. })), "{answers:?}");
+    assert_eq!(matching(db, UNITS, Filter::All).await, ["a", "b", "d", "e", "there"]);
+    assert_eq!(body(db, UNITS, "there").await["n"], 1);
+    // One insertion of two wins, as if they were called at once.
+    let twins = db.commit_each(vec![pair("x", "y"), pair("y", "z")]).await;
+    assert_eq!(twins.iter().filter(|answer| answer.is_ok()).count(), 1, "{twins:?}");
+}
+
 pub(super) async fn an_empty_changeset_does_nothing(db: &Db) {
     db.commit(Changeset::new()).await.unwrap();
     assert_eq!(db.count(META, Filter::All).await.unwrap(), 0);
