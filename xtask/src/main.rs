@@ -2,6 +2,7 @@
 
 mod backends;
 mod cache;
+mod fuzz;
 mod interrupt;
 mod peers;
 mod sim;
@@ -52,6 +53,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Feed every parser of outside bytes with inputs of libFuzzer's making, and say what breaks a law.
+    Fuzz(fuzz::FuzzArgs),
     /// Kill the real daemon thousands of times under load and count what was lost or doubled; goes on from its report.
     Soak(soak::SoakArgs),
     /// Measure, in a release build, and print the figures beside the machine's own limits.
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         }),
         Task::Bench { name, json, record, rest } => bench(&name, json, record, &rest),
         Task::Sim { arguments } => sim::run(&arguments),
+        Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Soak(args) => soak::soak(&args),
     };
     match outcome {
