@@ -42,8 +42,8 @@ use crate::{
     journal::Journal,
     lane::Fuse,
     port::{
+        broker::SimBroker,
         database::{SharedStore, SimDatabase},
-        messages::SimBroker,
         provider::{Providers, SimProvider},
         settlement::Effects,
     },
