@@ -50,7 +50,7 @@ struct Cli {
     /// How long people and faults are let loose, in simulated hours; by the seed, 0.05 to 0.25, unless given.
     #[arg(long)]
     hours: Option<f64>,
-    /// none, light, heavy, kills, storm; or a list such as `db=0.02,provider=0.1,queue=drop:0.1+reorder:0.2,pause,restart,skew`;
+    /// none, light, heavy, kills; or a list such as `db=0.02,provider=0.1,queue=drop:0.1+reorder:0.2,pause,restart,skew`;
     /// mixed: by the seed.
     #[arg(long, default_value = "mixed")]
     faults: String,

@@ -140,7 +140,7 @@ mod tests {
     fn a_report_is_gone_on_with_where_it_was_left() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("report.json");
-        let mut report = Report::open(&path, "storm", None).unwrap();
+        let mut report = Report::open(&path, "kills", None).unwrap();
         let batch = report.batch(2);
         assert_eq!((batch.from, batch.to), (1, 65));
         let failure =
@@ -155,12 +155,12 @@ mod tests {
         };
         report.add(&summary);
         report.write(&path).unwrap();
-        let again = Report::open(&path, "storm", None).unwrap();
+        let again = Report::open(&path, "kills", None).unwrap();
         assert_eq!(again, report);
         assert_eq!((again.kills, again.batch(1).from, again.processor_seconds), (900, 65, 2));
         assert!(again.to_string().ends_with("1 seeds failed\n    sim --seed 7"));
-        assert!(Report::open(&path, "kills", None).unwrap_err().contains("storm"));
+        assert!(Report::open(&path, "heavy", None).unwrap_err().contains("kills"));
         fs::write(&path, "{").unwrap();
-        assert!(Report::open(&path, "storm", None).is_err());
+        assert!(Report::open(&path, "kills", None).is_err());
     }
 }

@@ -152,8 +152,6 @@ impl Profile {
                 outages_per_hour: 1,
                 skew_ms: 200,
             },
-            // For counting many: a process lives for three seconds at the mean.
-            "storm" => Self { restarts_per_hour: 1_200, ..Self::named("kills")? },
             _ => return None,
         })
     }
@@ -261,7 +259,7 @@ impl FromStr for Profile {
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for name in ["none", "light", "heavy", "kills", "storm"] {
+        for name in ["none", "light", "heavy", "kills"] {
             if Self::named(name).is_some_and(|named| named == *self) {
                 return f.write_str(name);
             }
@@ -304,15 +302,9 @@ mod tests {
 
     #[test]
     fn profiles_are_read_and_written() {
-        for text in [
-            "none",
-            "light",
-            "heavy",
-            "kills",
-            "storm",
-            "db=before:0.02,restart=7",
-            "queue=drop:0.1+reorder:0.5",
-        ] {
+        for text in
+            ["none", "light", "heavy", "kills", "db=before:0.02,restart=7", "queue=drop:0.1+reorder:0.5"]
+        {
             let profile: Profile = text.parse().unwrap();
             assert_eq!(profile.to_string(), text);
             assert_eq!(profile.to_string().parse::<Profile>().unwrap(), profile);

@@ -23,8 +23,8 @@ struct Waiting {
 struct Broker {
     next: u64,
     queues: BTreeMap<String, Vec<Waiting>>,
-    /// Who waits for messages, to be looked at again after a send.
-    waiting: Vec<(LaneId, Arc<Notify>)>,
+    /// Who waits for messages of a queue, to look again after a send.
+    bells: BTreeMap<String, BTreeMap<LaneId, Arc<Notify>>>,
 }
 
 /// A message service of its own, as a cluster has one: it keeps no order and knows no replica.
@@ -33,28 +33,31 @@ pub struct SimBroker {
     broker: Arc<Mutex<Broker>>,
     time: Time,
     lane: LaneId,
-    bell: Arc<Notify>,
 }
 
 impl SimBroker {
     /// A service without queues.
     #[must_use]
     pub fn new(time: Time) -> Self {
-        Self { broker: Arc::default(), time, lane: 0, bell: Arc::default() }
+        Self { broker: Arc::default(), time, lane: 0 }
     }
 
     /// The service as a new process of a lane sees it.
     #[must_use]
     pub fn of(&self, lane: LaneId) -> Self {
-        let bell = Arc::new(Notify::new());
-        let mut broker = self.broker.lock();
-        broker.waiting.retain(|(known, _)| *known != lane);
-        broker.waiting.push((lane, bell.clone()));
-        Self { broker: self.broker.clone(), time: self.time.clone(), lane, bell }
+        self.broker.lock().bells.values_mut().for_each(|bells| drop(bells.remove(&lane)));
+        Self { lane, ..self.clone() }
     }
 
-    fn ring(&self, broker: &Broker) {
-        for (lane, bell) in &broker.waiting {
+    /// What rings when a queue may have something new.
+    fn bell(&self, queue: &str) -> Arc<Notify> {
+        let mut broker = self.broker.lock();
+        let bells = broker.bells.entry(queue.to_owned()).or_default();
+        bells.entry(self.lane).or_default().clone()
+    }
+
+    fn ring(&self, broker: &Broker, queue: &str) {
+        for (lane, bell) in broker.bells.get(queue).into_iter().flatten() {
             bell.notify_waiters();
             self.time.mark(*lane);
         }
@@ -105,7 +108,7 @@ impl QueueClient for SimBroker {
             let rows = broker.queues.get_mut(queue).ok_or_else(|| QueueError::NoQueue(queue.to_owned()))?;
             rows.push(Waiting { id, body: message.body, visible_at: now.plus(message.delay), deliveries: 0 });
         }
-        self.ring(&broker);
+        self.ring(&broker, queue);
         Ok(())
     }
 
@@ -117,8 +120,8 @@ impl QueueClient for SimBroker {
         wait: Micros,
     ) -> Result<Vec<Message>, QueueError> {
         let deadline = self.time.now().plus(wait);
+        let bell = self.bell(queue);
         loop {
-            let bell = self.bell.clone();
             let mut rung = std::pin::pin!(bell.notified());
             rung.as_mut().enable();
             let taken = self.take(queue, max, visibility)?;
@@ -156,7 +159,7 @@ impl QueueClient for SimBroker {
             .get_mut(queue)
             .and_then(|rows| rows.iter_mut().find(|row| row.id == id && row.deliveries == deliveries));
         row.ok_or(QueueError::StaleReceipt)?.visible_at = now.plus(visibility);
-        self.ring(&broker);
+        self.ring(&broker, queue);
         Ok(())
     }
 
