@@ -147,7 +147,7 @@ impl State {
 
     /// Carries out a write that was checked; `keys` are those that the check found.
     fn write(&mut self, write: Write, keys: Vec<Key>, undo: &mut Undo) -> Result<()> {
-        let Write { collection, id, op } = write;
+        let Write { collection, id, op, .. } = write;
         let table = self.table(collection)?;
         let present = table.rows.get(id.as_str()).cloned();
         if let WriteOp::Insert { body: text } = op {
