@@ -24,11 +24,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), String> {
     super::run("simulation", &mut command)
 }
 
-/// Goes on with a soak of simulated kills until there were so many. Processes die ten times as often as under `--faults
-/// kills`, and for a whole hour: that is the most deaths for the time.
+/// Goes on with a soak of simulated kills until there were so many.
 pub(crate) fn soak(kills: u64) -> Result<(), String> {
     let report = super::root().join("docs/soak-simulated.json");
-    let what = ["--faults", "kills,restart=3600", "--hours", "1", "--soak"].map(OsString::from);
+    let what = ["--faults", "kills", "--hours", "0.25", "--soak"].map(OsString::from);
     let to: [OsString; 3] = [kills.to_string().into(), "--report".into(), report.into()];
     run(&what.into_iter().chain(to).collect::<Vec<_>>())
 }

@@ -60,8 +60,11 @@ struct Table {
     unique: Vec<Unique>,
     /// Ids by the value of the first field of each index, null left out: where a search may begin. The field is named by its
     /// place in `paths`.
-    leading: Vec<(usize, BTreeMap<Key, BTreeSet<Arc<str>>>)>,
+    leading: Vec<(usize, IdsByKey)>,
 }
+
+/// Ids of documents by the value of a field.
+type IdsByKey = BTreeMap<Key, BTreeSet<Arc<str>>>;
 
 /// A unique index.
 #[derive(Debug)]
