@@ -141,17 +141,20 @@ fn test(embedded: bool, filter: &[OsString]) -> Result<(), String> {
 }
 
 fn bench(name: &str, json: bool, record: bool, rest: &[OsString]) -> Result<(), String> {
-    // The daemon's program as well: `idle` starts it.
-    let mut packages = vec!["--package", "orchestrator-bench", "--package", "orchestrator"];
     let on_servers = name == "cluster";
-    if on_servers {
-        packages.extend(["--features", "orchestrator-bench/cluster,orchestrator/cluster"]);
-    }
+    let features: &[&str] = match on_servers {
+        true => &["--features", "orchestrator-bench/cluster,orchestrator/cluster"],
+        false => &[],
+    };
     let mut build = cargo();
-    build.args(["build", "--release", "--quiet", "--locked", "--bins"]).args(&packages);
+    // The daemon's program as well: `idle` starts it.
+    build.args(["build", "--release", "--quiet", "--locked", "--bins"]);
+    build.args(["--package", "orchestrator-bench", "--package", "orchestrator"]).args(features);
     run("build", &mut build)?;
     let mut command = cargo();
-    command.args(["run", "--release", "--quiet", "--locked"]).args(&packages);
+    command
+        .args(["run", "--release", "--quiet", "--locked", "--package", "orchestrator-bench"])
+        .args(features);
     // Servers that the environment names are taken as they are: that is how one measures one's own cluster.
     let own = on_servers && env::var_os("ORCHESTRATOR_TEST_MONGODB_URL").is_none();
     let servers = own.then(backends::Hold::new).transpose()?;

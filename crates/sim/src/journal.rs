@@ -123,7 +123,7 @@ impl Journal {
         if WATCHED.contains(&collection) {
             let op =
                 WriteOp::Replace { expect: Expect::Version(document.version), body: document.body.clone() };
-            let writes = vec![Write { collection, id: document.id.clone(), op }];
+            let writes = vec![Write::new(collection, document.id.clone(), op)];
             inner.commits.push(Commit { at, lane, writes });
         }
     }

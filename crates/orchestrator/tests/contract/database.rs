@@ -71,6 +71,7 @@ contract! {
     require_changes_nothing,
     adds_stop_at_their_floor,
     a_changeset_happens_as_a_whole,
+    changesets_given_together_stand_alone,
     an_empty_changeset_does_nothing,
     unique_indexes_name_themselves,
     unique_indexes_take_null_for_a_value_behind_the_first_field,
@@ -123,7 +124,7 @@ async fn matching(db: &Db, collection: Collection, filter: Filter) -> Vec<String
 }
 
 fn write(collection: Collection, id: &str, op: WriteOp) -> Write {
-    Write { collection, id: id.to_owned(), op }
+    Write::new(collection, id, op)
 }
 
 fn insert(collection: Collection, id: &str, body: Value) -> Write {
@@ -304,6 +305,38 @@ async fn a_changeset_happens_as_a_whole(db: &Db) {
     assert_eq!(body(db, UNITS, "a").await, json!({"free": 0}));
     // Nor do their keys stay taken.
     put(db, JOBS, "y", json!({"dedup": "x"})).await;
+}
+
+async fn changesets_given_together_stand_alone(db: &Db) {
+    assert!(db.commit_each(Vec::new()).await.is_empty());
+    put(db, UNITS, "there", json!({"n": 1})).await;
+    let pair = |first: &str, second: &str| {
+        changes(vec![insert(UNITS, first, json!({})), insert(UNITS, second, json!({}))])
+    };
+    let stale = Expect::Version(7);
+    let replace = WriteOp::Replace { expect: stale, body: json!({"n": 2}).to_string() };
+    let given = vec![
+        pair("a", "b"),
+        pair("c", "there"),
+        changes(vec![insert(UNITS, "no object", json!([]))]),
+        changes(vec![write(UNITS, "there", replace)]),
+        Changeset::new(),
+        pair("d", "e"),
+    ];
+    let answers = db.commit_each(given).await;
+    assert_eq!(answers.len(), 6);
+    assert!(answers[0].is_ok() && answers[4].is_ok() && answers[5].is_ok(), "{answers:?}");
+    assert!(
+        matches!(&answers[1], Err(DatabaseError::AlreadyExists { id, .. }) if id == "there"),
+        "{answers:?}"
+    );
+    assert!(matches!(answers[2], Err(DatabaseError::Invalid(_))), "{answers:?}");
+    assert!(matches!(answers[3], Err(DatabaseError::Conflict { .. })), "{answers:?}");
+    assert_eq!(matching(db, UNITS, Filter::All).await, ["a", "b", "d", "e", "there"]);
+    assert_eq!(body(db, UNITS, "there").await["n"], 1);
+    // One insertion of two wins, as if they were called at once.
+    let twins = db.commit_each(vec![pair("x", "y"), pair("y", "z")]).await;
+    assert_eq!(twins.iter().filter(|answer| answer.is_ok()).count(), 1, "{twins:?}");
 }
 
 async fn an_empty_changeset_does_nothing(db: &Db) {

@@ -127,7 +127,7 @@ impl State {
     }
 
     fn write(&mut self, write: Write, undo: &mut Undo) -> Result<()> {
-        let Write { collection, id, op } = write;
+        let Write { collection, id, op, .. } = write;
         let present = self.table(collection)?.rows.get(&id).cloned();
         if let WriteOp::Insert { body: text } = op {
             if present.is_some() {

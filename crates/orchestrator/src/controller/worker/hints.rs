@@ -110,8 +110,10 @@ impl HintConsumer {
                 () = stop.cancelled() => break,
                 served = self.step(lane, &mut working) => served,
             };
-            while working.try_join_next().is_some() {}
-            if let Err(error) = served {
+            // A batch whose claim failed counts like a receive that failed: both wait before they ask again.
+            let begun = std::iter::from_fn(|| working.try_join_next());
+            let failed = begun.filter_map(|batch| batch.ok()?.err()).last();
+            if let Err(error) = served.and(failed.map_or(Ok(()), Err)) {
                 let Lane { kind, phase } = lane;
                 let phase = phase.as_str();
                 tracing::warn!(%kind, phase, error = error::chain(&error), "hints could not be taken");
@@ -125,8 +127,9 @@ impl HintConsumer {
         while working.join_next().await.is_some() {}
     }
 
-    /// Takes one batch of hints and starts what they name.
-    async fn step(&self, lane: Lane, working: &mut JoinSet<()>) -> Result<()> {
+    /// Takes one batch of hints and has what they name claimed, while the next batch is taken: a lane is not bound to one
+    /// claim after the other.
+    async fn step(&self, lane: Lane, working: &mut JoinSet<Result<()>>) -> Result<()> {
         let free = self.engine.free(lane.kind).await;
         if free == 0 {
             // The engine stops; so will this loop.
@@ -147,13 +150,18 @@ impl HintConsumer {
         if named.is_empty() {
             return Ok(());
         }
-        let jobs: Vec<JobId> = named.keys().copied().collect();
-        // An error leaves the hints hidden: they come again.
-        let mut started = self.engine.run_named(lane.kind, lane.phase, &jobs).await?;
-        for (job, messages) in named {
-            let (consumer, run) = (self.clone(), started.remove(&job));
-            working.spawn(async move { consumer.see_through(lane, messages, run).await });
-        }
+        let started = self.engine.run_named(lane.kind, lane.phase, named.keys().copied().collect());
+        let consumer = self.clone();
+        working.spawn(async move {
+            // An error leaves the hints hidden: they come again.
+            let mut started = started.await?;
+            let seen = named.into_iter().map(|(job, messages)| {
+                let run = started.remove(&job);
+                consumer.see_through(lane, messages, run)
+            });
+            futures::future::join_all(seen).await;
+            Ok(())
+        });
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
 
-use tokio::task::JoinHandle;
+use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
 
 use super::{
     claim::{self, Lane},
@@ -44,38 +44,47 @@ impl Engine {
     }
 
     /// Claims those of `jobs` that are due in this phase and have a slot, and starts them. A handle ends with the attempt of
-    /// its job. Jobs that are left out for want of a slot are found by the engine's own look.
+    /// its job. Jobs that are left out for want of a slot are found by the engine's own look. The slots are taken by the call
+    /// itself, before its future is polled, so that [`Engine::free`] no longer counts them.
     ///
     /// # Errors
     /// When the database does not answer; nothing was started then.
-    pub async fn run_named(
+    pub fn run_named(
         &self,
         kind: JobKind,
         phase: Phase,
-        jobs: &[JobId],
-    ) -> Result<BTreeMap<JobId, JoinHandle<()>>> {
+        mut jobs: Vec<JobId>,
+    ) -> impl Future<Output = Result<BTreeMap<JobId, JoinHandle<()>>>> + Send + use<> {
+        let slots = self.slots_for(kind, jobs.len());
+        let engine = self.clone();
+        async move {
+            let mut started = BTreeMap::new();
+            let inner = engine.inner();
+            let (Some(mut slots), Some(known)) = (slots, inner.kinds.get(&kind)) else { return Ok(started) };
+            jobs.truncate(slots.num_permits());
+            let now = inner.clock.now();
+            let until = now.plus(inner.settings.lease);
+            let claim = claim::claim_named(Lane::new(kind, phase), &jobs, now, &inner.owner, until);
+            let documents = engine.take(kind, claim).await?;
+            let labels = [("kind", kind.as_str()), ("phase", phase.as_str())];
+            metrics::counter!("orchestrator_jobs_claimed_total", &labels).increment(documents.len() as u64);
+            for Stored { value: job, .. } in damage::readable(inner, documents).await {
+                let id = job.id;
+                started.insert(id, engine.start(known, phase, job, now, slots.split(1)));
+            }
+            Ok(started)
+        }
+    }
+
+    /// As many free slots of a kind as there are, `wanted` at most; none once the engine stops.
+    fn slots_for(&self, kind: JobKind, wanted: usize) -> Option<OwnedSemaphorePermit> {
         let inner = self.inner();
-        let mut started = BTreeMap::new();
-        let Some(known) = inner.kinds.get(&kind) else { return Ok(started) };
-        let wanted = known.slots.available_permits().min(jobs.len());
-        let permits = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let known = inner.kinds.get(&kind)?;
+        let wanted = known.slots.available_permits().min(wanted);
         if wanted == 0 || inner.stopping.load(Ordering::Acquire) {
-            return Ok(started);
+            return None;
         }
-        let Ok(mut slots) = Arc::clone(&known.slots).try_acquire_many_owned(permits) else {
-            return Ok(started);
-        };
-        let now = inner.clock.now();
-        let until = now.plus(inner.settings.lease);
-        let named = jobs.get(..wanted).unwrap_or(jobs);
-        let claim = claim::claim_named(Lane::new(kind, phase), named, now, &inner.owner, until);
-        let documents = self.take(kind, claim).await?;
-        let labels = [("kind", kind.as_str()), ("phase", phase.as_str())];
-        metrics::counter!("orchestrator_jobs_claimed_total", &labels).increment(documents.len() as u64);
-        for Stored { value: job, .. } in damage::readable(inner, documents).await {
-            let id = job.id;
-            started.insert(id, self.start(known, phase, job, now, slots.split(1)));
-        }
-        Ok(started)
+        let permits = u32::try_from(wanted).unwrap_or(u32::MAX);
+        Arc::clone(&known.slots).try_acquire_many_owned(permits).ok()
     }
 }
