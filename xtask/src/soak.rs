@@ -32,6 +32,9 @@ pub struct SoakArgs {
     /// Go on until the report has so many kills.
     #[arg(long, default_value_t = 10_000)]
     kills: u64,
+    /// Kill simulated processes instead, until docs/soak-simulated.json has so many.
+    #[arg(long, value_name = "KILLS", conflicts_with = "kills")]
+    simulated: Option<u64>,
     /// Kills of one round: one market, judged at its end.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(3..))]
     round: u64,
@@ -120,6 +123,9 @@ impl Kills {
 
 /// Runs rounds until there are enough kills.
 pub fn soak(args: &SoakArgs) -> Result<(), String> {
+    if let Some(kills) = args.simulated {
+        return crate::sim::soak(kills);
+    }
     interrupt::watch()?;
     let programs = round::build(&args.profile)?;
     if let Some(seed) = args.seed {

@@ -159,15 +159,9 @@ impl JobService {
                 continue;
             }
             counts.by_state.insert(state.as_str().into(), total);
-            let mut left = total;
             for kind in JobKind::ALL {
-                // Each look at a long backlog costs: most are of one kind.
-                if left == 0 {
-                    break;
-                }
                 let filter = in_state.clone().and(Filter::eq("kind", kind.as_str()));
                 let count = self.work.reader.count(schema::JOBS, filter).await?;
-                left = left.saturating_sub(count);
                 if count > 0 {
                     let of_kind = counts.by_kind.entry(kind.as_str().into()).or_default();
                     of_kind.insert(state.as_str().into(), count);
@@ -200,22 +194,14 @@ impl JobService {
     }
 }
 
-/// The jobs in a state. The states that every job passes through have no index of their own: a job that waits is due at some
-/// time, and one that a worker holds has a lease, and both have one.
+/// The jobs in a state. The states in which a worker holds a job are left out of the index by state: a held job has a lease,
+/// and leases have an index.
 fn in_state(state: JobState) -> Filter {
     let filter = Filter::eq("state", state.as_str());
-    match state {
-        JobState::Created => filter.and(Filter::Ge("due".into(), i64::MIN.into())),
-        JobState::Running | JobState::Verifying => {
-            filter.and(Filter::Ge("lease_until".into(), i64::MIN.into()))
-        }
-        JobState::PendingVerification
-        | JobState::Completed
-        | JobState::PendingRetry
-        | JobState::VerificationFailed
-        | JobState::Failed
-        | JobState::Cancelled => filter,
+    if matches!(state, JobState::Running | JobState::Verifying) {
+        return filter.and(Filter::Ge("lease_until".into(), i64::MIN.into()));
     }
+    filter
 }
 
 /// Gives a failed job its attempts back.

@@ -173,8 +173,8 @@ mod tests {
             let gather = Arc::clone(&gather);
             async move {
                 let mut given_up = Box::pin(gather.commit(Changeset::new()));
-                let mut cx = Context::from_waker(Waker::noop());
-                assert!(given_up.as_mut().poll(&mut cx).is_pending());
+                let polled = given_up.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(polled.is_pending());
                 drop(given_up);
                 assert!(gather.commit(refused()).await.is_err());
             }
