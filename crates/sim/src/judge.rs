@@ -135,8 +135,10 @@ pub fn unrest(world: &World) -> Vec<String> {
     for job in all::<Job>(world).iter().filter(|job| !job.state.is_terminal()) {
         let (id, kind, subject, state) = (job.id, job.kind, &job.subject, job.state);
         let last = job.failures.last().map(|failure| failure.error.clone());
-        let attempts = job.attempts;
-        found.push(format!("{id} ({kind}) about {subject} is {state:?} after {attempts} attempts: {last:?}"));
+        let (attempts, losses) = (job.attempts, job.losses);
+        found.push(format!(
+            "{id} ({kind}) about {subject} is {state:?} after {attempts} attempts and {losses} losses: {last:?}"
+        ));
     }
     for (what, collection, filter) in [
         ("what no block has", schema::UNSEALED, Filter::All),

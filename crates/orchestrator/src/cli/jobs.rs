@@ -93,7 +93,7 @@ async fn list(args: &ListArgs) -> Outcome {
         return output::json(&answer);
     }
     let jobs = answer.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-    let fields = ["id", "kind", "subject", "state", "attempts", "updated_at"];
+    let fields = ["id", "kind", "subject", "state", "attempts", "losses", "updated_at"];
     let rows = jobs.iter().map(|job| fields.iter().map(|field| text(job, field)).collect()).collect();
     output::table(&fields, rows, "there are no such jobs")
 }

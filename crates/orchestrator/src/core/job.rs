@@ -236,10 +236,13 @@ pub struct Job {
     pub state: JobState,
     /// When it may be claimed, in microseconds; `None` while it is leased or terminal.
     pub due: Option<i64>,
-    /// Process attempts begun, counted at the claim.
+    /// Process attempts begun, counted at the claim; those that were lost are not among them.
     pub attempts: u32,
-    /// Verify attempts begun, counted at the claim.
+    /// Verify attempts begun, counted at the claim; those that were lost are not among them.
     pub verify_attempts: u32,
+    /// Attempts of the present phase that were lost with their process or their lease. A budget of their own bounds them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub losses: u32,
     /// How often verification sent it back.
     pub rounds: u32,
     /// Who holds it.
@@ -269,6 +272,11 @@ pub struct Job {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Entity for Job {
@@ -334,6 +342,7 @@ impl NewJob {
             due: Some(self.run_at.as_micros()),
             attempts: 0,
             verify_attempts: 0,
+            losses: 0,
             rounds: 0,
             lease_owner: None,
             lease_token: 0,

@@ -9,7 +9,9 @@ use zeroize::Zeroizing;
 use super::{backends, secret};
 use crate::{
     client::{
-        breaker::{Breakers, GuardedDa, GuardedProviders, GuardedSettlement, GuardedStorage},
+        breaker::{
+            Breakers, GuardedDa, GuardedNotification, GuardedProviders, GuardedSettlement, GuardedStorage,
+        },
         clock::{SystemClock, SystemEntropy},
         cron::LocalScheduler,
         da::LocalDa,
@@ -20,7 +22,7 @@ use crate::{
     },
     config::{
         Config,
-        section::{CacheBackend, Dispatch, Settlement},
+        section::{CacheBackend, Dispatch, NotificationBackend, Settlement},
     },
     controller::worker::OutboxFeed,
     core::{
@@ -192,6 +194,12 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let storage: Arc<dyn StorageClient> =
         Arc::new(GuardedStorage::new(storage, breakers.of("storage", "storage")));
     let notification = base.notification().await?;
+    let notification: Arc<dyn NotificationClient> = match config.notification.backend {
+        NotificationBackend::Local => notification,
+        NotificationBackend::Sns => {
+            Arc::new(GuardedNotification::new(notification, breakers.of("notification", "notification")))
+        }
+    };
     let cache = base.cache().await?;
     let answers = answers(config, &cache, &IdGenerator::new(clock.clone(), entropy.clone()));
     let (events, local_feed) = base.events(&queue).await?;

@@ -1,6 +1,8 @@
 //! Asks every configured dependency how it is, all at once: whether it answers and how fast, what version it is, what
 //! is wrong with it, and how that is mended. Changes nothing.
 
+mod running;
+
 use std::{
     future::Future,
     time::{Duration, Instant},
@@ -90,7 +92,7 @@ where
     })
 }
 
-/// Asks every dependency that the configuration names.
+/// Asks every dependency that the configuration names, and the daemon, if it runs here.
 pub async fn doctor(config: &Config) -> Vec<Checkup> {
     let mut checks: FuturesOrdered<BoxFuture<'static, Checkup>> = FuturesOrdered::new();
     checks.push_back(data_directory(config));
@@ -102,8 +104,9 @@ pub async fn doctor(config: &Config) -> Vec<Checkup> {
     }
     checks.push_back(directory("settlement", Settlement::directory(config)));
     checks.push_back(vault_key(config));
-    let (here, elsewhere) = tokio::join!(checks.collect::<Vec<_>>(), remote(config));
-    here.into_iter().chain(elsewhere).collect()
+    let (daemon, here, elsewhere) =
+        tokio::join!(running::running(config), checks.collect::<Vec<_>>(), remote(config));
+    daemon.into_iter().chain(here).chain(elsewhere).collect()
 }
 
 /// What lies elsewhere, all at once.

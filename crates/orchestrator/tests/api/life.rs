@@ -154,7 +154,8 @@ async fn jobs_are_listed_retried_called_off_and_verified() {
     assert!(!failed["failures"].as_array().unwrap().is_empty());
     let path = format!("/jobs/{}", text(&failed["id"]));
     let retried = api.post_once(key, &format!("{path}/retry"), "r", json!({})).await.ok(200);
-    assert_eq!((&retried["state"], &retried["attempts"]), (&json!("pending_retry"), &json!(0)));
+    let budgets = (&retried["state"], &retried["attempts"], &retried["losses"]);
+    assert_eq!(budgets, (&json!("pending_retry"), &json!(0), &json!(0)));
     assert_eq!(api.post_once(key, &format!("{path}/retry"), "r", json!({})).await.ok(200), retried);
     api.run_jobs().await;
     assert_eq!(api.get(key, &path).await.ok(200)["state"], "completed");

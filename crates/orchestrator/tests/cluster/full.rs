@@ -19,7 +19,7 @@ use super::{
 };
 use crate::daemon::{
     harness::{PATIENCE, id, text, wait_for},
-    load::judge,
+    judge::judge,
 };
 
 const CONSUMERS: u64 = 1;

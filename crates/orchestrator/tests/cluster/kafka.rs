@@ -17,7 +17,7 @@ use super::{
 };
 use crate::daemon::{
     harness::{Finished, Place, free_port, wait_for},
-    load::judge,
+    judge::judge,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -8,10 +8,7 @@ use super::{
     servers::variable,
     world::{Cluster, REPLICAS, Shape},
 };
-use crate::daemon::{
-    harness::wait_for,
-    load::{Load, judge},
-};
+use crate::daemon::{harness::wait_for, judge::judge, load::Load};
 
 const CONSUMERS: u64 = 3;
 /// Longer than a lease.

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::{
     harness::{Api, Place, mode, wait_for},
-    load::{Load, judge},
+    judge::judge,
+    load::Load,
 };
 
 async fn back_up(place: &Place, name: &str) -> PathBuf {

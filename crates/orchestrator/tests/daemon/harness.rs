@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU16, Ordering},
         mpsc,
     },
@@ -51,14 +51,16 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: imp
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
 
+/// The binary: the one that was built with the tests, unless `ORCHESTRATOR_TEST_BINARY` names another build of it.
+fn binary() -> &'static str {
+    static NAMED: OnceLock<Option<String>> = OnceLock::new();
+    let named = NAMED.get_or_init(|| std::env::var("ORCHESTRATOR_TEST_BINARY").ok());
+    named.as_deref().unwrap_or(env!("CARGO_BIN_EXE_orchestrator"))
+}
+
 /// The binary with arguments, behind a wrapper if there is one, in an environment without configuration.
 pub fn without_configuration(wrapper: &[&str], args: &[&str]) -> Command {
-    let words: Vec<&str> = wrapper
-        .iter()
-        .copied()
-        .chain([env!("CARGO_BIN_EXE_orchestrator")])
-        .chain(args.iter().copied())
-        .collect();
+    let words: Vec<&str> = wrapper.iter().copied().chain([binary()]).chain(args.iter().copied()).collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
     for (name, _) in std::env::vars_os() {

@@ -1,11 +1,11 @@
 //! Consumers that go on whatever happens to the daemon: each repeats a request, with the same idempotency key, until it is
-//! answered, and remembers the answer. In the end what they remember is held against what the daemon says.
+//! answered, and remembers the answer. In the end what they remember is held against what the daemon says (`judge`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -51,62 +51,72 @@ impl Dice {
 }
 
 /// An object that the provider said it has.
-struct Stored {
-    key: String,
-    hash: [u8; 32],
+pub(super) struct Stored {
+    pub(super) key: String,
+    pub(super) hash: [u8; 32],
 }
 
 /// An allocation that was acknowledged.
-struct Bought {
-    id: String,
+pub(super) struct Bought {
+    pub(super) id: String,
     /// The idempotency key of its reservation, and the body.
-    key: String,
-    ask: Value,
-    store: Option<Store>,
-    stored: Vec<Stored>,
+    pub(super) key: String,
+    pub(super) ask: Value,
+    pub(super) store: Option<Store>,
+    pub(super) stored: Vec<Stored>,
     /// Whether closing it was acknowledged.
-    closed: bool,
+    pub(super) closed: bool,
 }
 
 /// A consumer with everything that was acknowledged to it.
 pub(crate) struct Consumer {
     dice: Dice,
     name: String,
-    operator: Api,
-    api: Api,
+    pub(super) operator: Api,
+    pub(super) api: Api,
     id: String,
     unit: String,
     count: u64,
+    /// Answers that it was given, of all consumers together.
+    answered: Arc<AtomicU64>,
     /// Index on the chain → amount.
-    deposits: BTreeMap<u64, u128>,
+    pub(super) deposits: BTreeMap<u64, u128>,
     /// Transfer id → amount.
-    withdrawals: BTreeMap<String, u128>,
-    bought: Vec<Bought>,
+    pub(super) withdrawals: BTreeMap<String, u128>,
+    pub(super) bought: Vec<Bought>,
 }
 
 /// The consumers at work.
 pub(crate) struct Load {
     end: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
     tasks: Vec<tokio::task::JoinHandle<Consumer>>,
 }
 
 impl Load {
     /// Lets `consumers` consumers begin.
     pub(crate) async fn begin(operator: &Api, seed: u64, consumers: u64) -> Self {
-        let end = Arc::new(AtomicBool::new(false));
+        let (end, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let unit = operator.unit().await;
         let tasks = (0..consumers).map(|number| {
             let (operator, unit, end) = (operator.clone(), unit.clone(), end.clone());
+            let answered = answered.clone();
             tokio::spawn(async move {
                 let dice = Dice::new(seed ^ (number + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
-                let mut consumer = Consumer::arrive(operator, unit, format!("{seed}-{number}"), dice).await;
+                let name = format!("{seed}-{number}");
+                let mut consumer = Consumer::arrive(operator, unit, name, dice, answered).await;
                 while !end.load(Ordering::Relaxed) {
                     consumer.act().await;
                 }
                 consumer
             })
         });
-        Self { tasks: tasks.collect(), end }
+        Self { tasks: tasks.collect(), end, answered }
+    }
+
+    /// How many answers were acknowledged so far.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Lets each finish what it is at.
@@ -121,7 +131,7 @@ impl Load {
 }
 
 /// Repeats a request until it is answered with anything but "try again".
-async fn stubborn(
+pub(super) async fn stubborn(
     api: &Api,
     method: Method,
     path: &str,
@@ -144,12 +154,12 @@ async fn stubborn(
     tokio::time::timeout(STUBBORN, tried).await.unwrap_or_else(|_| panic!("{path} is never answered"))
 }
 
-fn amount(value: &Value) -> u128 {
+pub(super) fn amount(value: &Value) -> u128 {
     value.as_str().unwrap_or_else(|| panic!("no amount: {value}")).parse().unwrap()
 }
 
 impl Consumer {
-    async fn arrive(operator: Api, unit: String, name: String, dice: Dice) -> Self {
+    async fn arrive(operator: Api, unit: String, name: String, dice: Dice, answered: Arc<AtomicU64>) -> Self {
         let body = json!({ "name": format!("consumer {name}") });
         let key = format!("arrive-{name}");
         let (status, found) = stubborn(&operator, Method::POST, "/consumers", Some(&body), Some(&key)).await;
@@ -161,12 +171,12 @@ impl Consumer {
         let api = operator.with_key(&text(&made, "text"));
         let (deposits, withdrawals, bought) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         let mut consumer =
-            Self { dice, name, operator, api, id, unit, count: 0, deposits, withdrawals, bought };
+            Self { dice, name, operator, api, id, unit, count: 0, answered, deposits, withdrawals, bought };
         consumer.deposit().await;
         consumer
     }
 
-    fn account(&self) -> String {
+    pub(super) fn account(&self) -> String {
         format!("/accounts/consumer:{}", self.id)
     }
 
@@ -179,6 +189,7 @@ impl Consumer {
     async fn post(&mut self, api: Api, path: &str, body: &Value, key: &str) -> Value {
         let (status, answer) = stubborn(&api, Method::POST, path, Some(body), Some(key)).await;
         assert!((200..300).contains(&status), "{path} {body}: {status} {answer}");
+        self.answered.fetch_add(1, Ordering::Relaxed);
         if self.dice.below(4) == 0 {
             let (status, again) = stubborn(&api, Method::POST, path, Some(body), Some(key)).await;
             assert!((200..300).contains(&status), "{path} {body} again: {status} {again}");
@@ -260,6 +271,7 @@ impl Consumer {
         };
         tokio::time::timeout(STUBBORN, put).await.unwrap_or_else(|_| panic!("{key} can't be stored"));
         bought.stored.push(Stored { key, hash });
+        self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn close(&mut self) {
@@ -269,7 +281,7 @@ impl Consumer {
         }
     }
 
-    async fn close_first(&mut self) {
+    pub(super) async fn close_first(&mut self) {
         let key = self.fresh_key();
         let Some(at) = self.bought.iter().position(|b| !b.closed) else { return };
         let path = format!("/allocations/{}/close", self.bought[at].id);
@@ -285,7 +297,7 @@ fn identity(answer: &Value) -> Vec<Value> {
 }
 
 /// A bucket with keys.
-struct Store {
+pub(super) struct Store {
     client: reqwest::Client,
     bucket: Bucket,
     keys: Credentials,
@@ -314,151 +326,16 @@ impl Store {
         status.is_success()
     }
 
-    async fn get(&self, key: &str) -> Vec<u8> {
+    /// What it has under a key; `None` when it knows of nothing.
+    pub(super) async fn get(&self, key: &str) -> Option<Vec<u8>> {
         let url = self.bucket.get_object(Some(&self.keys), key).sign(SIGNED_FOR);
         let answer = self.client.get(url).send().await.unwrap();
         let status = answer.status();
+        if status == 404 {
+            return None;
+        }
         let body = answer.bytes().await.unwrap();
         assert!(status.is_success(), "get {key}: {status} {}", String::from_utf8_lossy(&body));
-        body.to_vec()
+        Some(body.to_vec())
     }
-}
-
-/// What was found as it should be.
-pub(crate) struct Judged {
-    /// Answers that were acknowledged and held against the state.
-    pub(crate) acknowledged: u64,
-    /// Calls that took effect at the provider, each counted once.
-    pub(crate) effects: u64,
-}
-
-/// Holds everything that was acknowledged against what the daemon says, closes what is open, waits until nothing is left
-/// to do, and does the accounts.
-pub(crate) async fn judge(operator: &Api, provider: &Api, consumers: &mut [Consumer]) -> Judged {
-    let bought: usize = consumers.iter().map(|c| c.bought.len()).sum();
-    let stored: usize = consumers.iter().flat_map(|c| &c.bought).map(|b| b.stored.len()).sum();
-    assert!(bought > 0 && stored > 0, "the clients got nowhere: {bought} bought, {stored} stored");
-    for consumer in consumers.iter_mut() {
-        consumer.nothing_is_lost_or_doubled().await;
-        while consumer.bought.iter().any(|b| !b.closed) {
-            consumer.close_first().await;
-        }
-    }
-    for consumer in consumers.iter() {
-        for bought in &consumer.bought {
-            consumer.api.until(&bought.id, "closed").await;
-        }
-        consumer.accounts_add_up().await;
-    }
-    everything_drains(operator).await;
-    let unit = &operator.all("/units").await[0];
-    assert_eq!(unit["state"], "available", "{unit}");
-    assert_eq!(unit["free_bytes"], unit["capacity_bytes"], "{unit}");
-    let effects = provider_agrees(operator, provider, consumers).await;
-    let acknowledged = consumers.iter().map(|consumer| {
-        let objects: usize = consumer.bought.iter().map(|bought| bought.stored.len()).sum();
-        // Each purchase is reserved, funded, given a key and closed.
-        consumer.deposits.len() + consumer.withdrawals.len() + 4 * consumer.bought.len() + objects
-    });
-    Judged { acknowledged: acknowledged.sum::<usize>() as u64, effects }
-}
-
-impl Consumer {
-    async fn nothing_is_lost_or_doubled(&mut self) {
-        for bought in &self.bought {
-            let body = Some(&bought.ask);
-            let again =
-                stubborn(&self.api, Method::POST, "/allocations/reserve", body, Some(&bought.key)).await;
-            assert_eq!((again.0, text(&again.1, "id")), (202, bought.id.clone()), "{}", again.1);
-            let Some(store) = bought.store.as_ref().filter(|_| !bought.closed) else { continue };
-            for object in &bought.stored {
-                let hash: [u8; 32] = Sha256::digest(store.get(&object.key).await).into();
-                assert_eq!(hash, object.hash, "{} of {}", object.key, bought.id);
-            }
-        }
-        let ids = self.bought.iter().map(|b| b.id.clone()).collect::<BTreeSet<_>>();
-        assert_eq!(ids.len(), self.bought.len(), "two reservations, one allocation");
-        let known = self.api.all("/allocations").await;
-        assert_eq!(known.iter().map(|a| text(a, "id")).collect::<BTreeSet<_>>(), ids);
-        let transfers = self.api.all(&format!("{}/transfers", self.account())).await;
-        let of = |kind: &str| {
-            let these = transfers.iter().filter(|t| t["kind"] == kind);
-            these.map(|t| (text(t, "id"), amount(&t["amount"]))).collect::<BTreeMap<_, _>>()
-        };
-        let deposits = transfers.iter().filter(|t| t["kind"] == "deposit").map(|t| {
-            let index = t["subject"].as_str().and_then(|subject| subject.strip_prefix("deposit:")).unwrap();
-            (index.parse().unwrap(), amount(&t["amount"]))
-        });
-        let deposits = deposits.collect::<Vec<(u64, u128)>>();
-        assert_eq!(deposits.len(), self.deposits.len(), "deposits");
-        assert_eq!(deposits.into_iter().collect::<BTreeMap<_, _>>(), self.deposits, "deposits");
-        assert_eq!(of("withdraw"), self.withdrawals, "withdrawals");
-        let funded = transfers.iter().filter(|t| t["kind"] == "fund").map(|t| text(t, "credit"));
-        let funded = funded.collect::<Vec<_>>();
-        assert_eq!(funded.len(), ids.len(), "each was funded once");
-        let escrows = ids.iter().map(|id| format!("escrow:{id}")).collect::<BTreeSet<_>>();
-        assert_eq!(funded.into_iter().collect::<BTreeSet<_>>(), escrows);
-    }
-
-    /// After everything is closed: what came in is what is there, what went out, and what the storage cost.
-    async fn accounts_add_up(&self) {
-        let (mut paid, mut credited) = (0, 0);
-        for bought in &self.bought {
-            let allocation = self.api.get(&format!("/allocations/{}", bought.id)).await;
-            paid += amount(&allocation["paid"]);
-            credited += amount(&allocation["credited"]);
-            let escrow = self.operator.get(&format!("/accounts/escrow:{}", bought.id)).await;
-            assert_eq!(escrow["balance"], "0", "{escrow}");
-        }
-        let balance = amount(&self.api.get(&self.account()).await["balance"]);
-        let out: u128 = self.withdrawals.values().sum();
-        assert_eq!(self.deposits.values().sum::<u128>() + credited, balance + out + paid);
-    }
-}
-
-/// No job waits, none was given up, every change lies in a final block, and the accounts sum to zero.
-async fn everything_drains(operator: &Api) {
-    wait_for("the end of all jobs and final blocks", || async {
-        let counts = operator.get("/jobs/counts").await;
-        let waiting = counts["by_state"].as_object().unwrap().iter().any(|(state, count)| {
-            !["completed", "failed", "cancelled"].contains(&state.as_str()) && count.as_u64() != Some(0)
-        });
-        let ledger = operator.get("/ledger").await;
-        let blocks = operator.all("/blocks").await;
-        let done =
-            !waiting && ledger["unsealed"] == 0 && blocks.iter().all(|block| block["state"] == "final");
-        (done && !blocks.is_empty()).then_some(())
-    })
-    .await;
-    let failed = operator.all("/jobs?state=failed").await;
-    assert!(failed.is_empty(), "jobs were given up: {failed:?}");
-    let ledger = operator.get("/ledger").await;
-    assert_eq!((&ledger["sum"], &ledger["balanced"]), (&json!("0"), &json!(true)), "{ledger}");
-}
-
-/// The provider has the prober's own allocation and no other, and did nothing twice.
-async fn provider_agrees(operator: &Api, provider: &Api, consumers: &[Consumer]) -> u64 {
-    let mut all = 0;
-    let there = provider.get("/allocations").await;
-    let there = there["allocations"].as_array().unwrap().iter().map(|id| hex_of(id.as_str().unwrap()));
-    let probe = hex_of(&operator.unit().await);
-    assert!(there.clone().all(|id| id == probe), "orphans: {:?}", there.collect::<Vec<_>>());
-    for consumer in consumers {
-        for bought in &consumer.bought {
-            let id = &bought.id;
-            let keys = consumer.api.all(&format!("/allocations/{id}/credentials")).await.len();
-            let effects = provider.get(&format!("/allocations/{id}/effects")).await;
-            let count = |operation: &str| effects["effects"][operation].as_u64().unwrap_or_default();
-            assert_eq!((count("allocate"), count("deallocate")), (1, 1), "{id}: {effects}");
-            assert_eq!(count("put_key"), keys as u64, "{id}: {effects}");
-            assert!(count("delete_key") <= keys as u64, "{id}: {effects}");
-            assert!(count("restrict") <= 2, "{id}: {effects}");
-            all += effects["effects"].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>();
-        }
-    }
-    all
-}
-
-fn hex_of(id: &str) -> String {
-    id.rsplit('_').next().unwrap_or_default().to_owned()
 }

@@ -8,6 +8,7 @@ pub(crate) mod crash;
 mod data_dir;
 mod full_disk;
 pub(crate) mod harness;
+pub(crate) mod judge;
 pub(crate) mod load;
 mod overload;
 mod run;

@@ -125,7 +125,7 @@ fn the_fields_mean_what_they_meant() {
     assert_eq!(unit.free, unit.capacity.signed());
     assert_eq!(unit.price.per_gib_month, Amount(20_000_000_000_000_000_000));
     let job: Job = read();
-    assert_eq!((job.state, job.lease_token), (JobState::Completed, 10));
+    assert_eq!((job.state, job.lease_token, job.losses), (JobState::Completed, 10, 2));
     assert!(job.effects["tx"].outcome.is_some() && job.failures[0].retryable);
     let block: Block = read();
     assert_eq!((block.header.number, block.state, block.header.last_deposit), (5, BlockState::Final, 6));

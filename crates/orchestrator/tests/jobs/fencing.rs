@@ -5,11 +5,14 @@ use std::sync::{Arc, atomic::Ordering};
 use async_trait::async_trait;
 use orchestrator::{
     core::{
-        client::database::ReaderExt,
-        job::{JobKind, JobState},
-        market::quantity::Micros,
+        client::{clock::Clock, database::ReaderExt},
+        job::{Job, JobKind, JobState},
+        market::{ids::JobId, quantity::Micros},
     },
-    service::job::{JobContext, JobError, JobHandler, Policy, Processed, Subject},
+    service::{
+        job::{JobContext, JobError, JobHandler, Policy, Processed, Subject},
+        outbox::Outgoing,
+    },
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -164,23 +167,74 @@ async fn a_heartbeat_that_finds_the_lease_gone_stops_the_work() {
     assert_eq!(world.job(id).await.lease_owner.as_deref(), Some(other.owner()));
 }
 
+/// One life of a process that dies while the job is in its hands, and the start of the next. Returns whether the job ran.
+async fn live_and_die(world: &World, id: JobId) -> bool {
+    let doomed = scripted(KIND, |_, _| Act::Hang).policy(|policy| policy.max_attempts = 2);
+    let log = doomed.log.clone();
+    let doomed = world.engine(vec![doomed]);
+    if let Some(due) = world.job(id).await.due {
+        let late = due.saturating_sub(world.clock.now().as_micros());
+        world.clock.advance(Micros(u64::try_from(late).unwrap_or_default()));
+    }
+    doomed.tick().await.unwrap();
+    turn().await;
+    let next = world.engine(vec![]);
+    next.release_leases_of_previous_process().await.unwrap();
+    log.calls(id, "process") > 0
+}
+
 #[tokio::test]
 async fn a_job_that_kills_its_worker_each_time_is_given_up() {
     let world = World::new(26);
     let id = world.enqueue(world.new_job(KIND, "s", "1")).await;
-    for _ in 0..3 {
-        let doomed = world.engine(vec![scripted(KIND, |_, _| Act::Hang)]);
-        assert_eq!(doomed.tick().await.unwrap().claimed, 1);
-        // The process dies here; the next one starts.
-        let next = world.engine(vec![]);
-        assert_eq!(next.release_leases_of_previous_process().await.unwrap(), 1);
+    let begun = world.clock.now();
+    let most = Policy::default().max_losses;
+    for _ in 0..most {
+        assert!(live_and_die(&world, id).await);
     }
+    let took = world.clock.now().since(begun);
+    assert!(took > Micros::from_secs(120), "{took:?}: losses in a row must not follow on each other's heels");
+    assert_eq!((world.job(id).await.attempts, world.job(id).await.losses), (0, most));
     let handler = scripted(KIND, |_, _| Act::Done);
     let log = handler.log.clone();
     let engine = world.engine(vec![handler]);
     world.settle(&[&engine]).await;
     assert_eq!((world.state(id).await, log.calls(id, "process")), (JobState::Failed, 0));
     assert_eq!((world.dead_letters().await.len(), world.alerts().await), (1, 1));
+    let outgoing = world.outgoing().await;
+    let alert = outgoing.iter().find(|outgoing| matches!(outgoing, Outgoing::Alert { .. }));
+    let told = serde_json::to_string(alert.unwrap()).unwrap();
+    assert!(told.contains(&format!("{most} attempts were lost")), "{told}");
+}
+
+#[tokio::test]
+async fn who_is_killed_again_and_again_keeps_the_attempts_for_failures() {
+    let world = World::new(31);
+    let id = world.enqueue(world.new_job(KIND, "s", "1")).await;
+    for _ in 0..20 {
+        assert!(live_and_die(&world, id).await);
+    }
+    let job = world.job(id).await;
+    assert_eq!((job.state, job.attempts, job.losses), (JobState::PendingRetry, 0, 20));
+    // Two attempts are all that it has, and it needs both.
+    let act = |_: &Job, call: u32| if call == 1 { Act::Transient } else { Act::Done };
+    let engine = world.engine(vec![scripted(KIND, act).policy(|policy| policy.max_attempts = 2)]);
+    world.settle(&[&engine]).await;
+    let job = world.job(id).await;
+    assert_eq!((job.state, job.attempts), (JobState::Completed, 2));
+}
+
+#[tokio::test]
+async fn a_reaped_lease_is_a_loss_and_no_attempt() {
+    let world = World::new(32);
+    let dead = world.engine(vec![scripted(KIND, |_, _| Act::Hang)]);
+    let id = world.enqueue(world.new_job(KIND, "s", "1")).await;
+    dead.tick().await.unwrap();
+    turn().await;
+    assert_eq!((world.job(id).await.attempts, world.job(id).await.losses), (1, 0));
+    world.clock.advance(Micros::from_secs(31));
+    assert_eq!(world.engine(vec![]).reap().await.unwrap(), 1);
+    assert_eq!((world.job(id).await.attempts, world.job(id).await.losses), (0, 1));
 }
 
 /// Journals an effect, carries it out, and dies in between the first time.

@@ -46,6 +46,7 @@ use super::harness::World;
 pub struct Outside {
     pub told: Mutex<Vec<String>>,
     pub bus_is_down: AtomicBool,
+    alerts_are_left_alone: AtomicBool,
     poison: Mutex<Option<String>>,
     messages: Mutex<Vec<String>>,
     schedules: Mutex<Vec<CronSchedule>>,
@@ -94,6 +95,9 @@ impl NotificationClient for Outside {
         Ok(())
     }
     async fn publish(&self, topic: &str, notification: &Notification) -> Result<(), NotificationError> {
+        if self.alerts_are_left_alone.load(Ordering::SeqCst) {
+            return Err(NotificationError::Deferred(Micros::from_secs(7)));
+        }
         self.tell(format!("{topic} {}", notification.subject));
         Ok(())
     }
@@ -279,6 +283,26 @@ async fn a_poisoned_row_is_set_aside_and_holds_up_nobody() {
     let rows = world.db.list_all::<OutboxRow>(Filter::eq("unsent", QUARANTINED)).await.unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].value.attempts, 4);
+}
+
+#[tokio::test]
+async fn an_alert_for_a_service_that_is_left_alone_waits_and_spends_no_attempt() {
+    let world = World::new(53);
+    let outside = Arc::new(Outside::default());
+    outside.alerts_are_left_alone.store(true, Ordering::SeqCst);
+    let relay = relay(&world, &outside);
+    let mut changes = Changeset::new();
+    outbox::alert(&mut changes, &world.ids, "fire".into(), json!({}));
+    world.db.commit(changes).await.unwrap();
+    for _ in 0..20 {
+        relay.pass().await.unwrap();
+        world.clock.advance(Micros::from_secs(7));
+    }
+    let rows = world.db.list_all::<OutboxRow>(Filter::All).await.unwrap();
+    assert_eq!((rows.len(), rows[0].value.attempts), (1, 0));
+    outside.alerts_are_left_alone.store(false, Ordering::SeqCst);
+    assert_eq!(relay.pass().await.unwrap().sent, 1);
+    assert_eq!(*outside.told.lock(), ["alerts fire"]);
 }
 
 #[tokio::test]

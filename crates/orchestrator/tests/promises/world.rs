@@ -206,7 +206,8 @@ impl Store {
         let mut all = handlers(&work, &directory, &self.vault(), &last, provisioning);
         all.push(Arc::new(SlaCheck::new(periods, directory.clone())));
         let blocks = BlockPorts {
-            store: BlockStore::new(self.db.clone(), self.storage.clone()),
+            // States are stored often, so that it happens in every story.
+            store: BlockStore::new(self.db.clone(), self.storage.clone()).storing_states_every(2),
             ids: ids.clone(),
             domains: self.domains(),
             da: Arc::new(self.da.clone()),

@@ -2,6 +2,7 @@
 //! breaker is told when to come again, and the dependency is not asked. The rules are in [`crate::core::breaker`].
 
 mod da;
+mod notification;
 mod provider;
 mod settlement;
 mod storage;
@@ -13,7 +14,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::Mutex;
 
 pub use self::{
-    da::GuardedDa, provider::GuardedProviders, settlement::GuardedSettlement, storage::GuardedStorage,
+    da::GuardedDa, notification::GuardedNotification, provider::GuardedProviders,
+    settlement::GuardedSettlement, storage::GuardedStorage,
 };
 use crate::core::{
     breaker::{Admission, Breaker, BreakerSettings, BreakerState, BreakerView, Health, Pass},
@@ -58,6 +60,16 @@ impl Guard {
     #[must_use]
     pub fn view(&self) -> BreakerView {
         self.breaker.lock().view(self.clock.now())
+    }
+
+    /// Lets calls fail until the breaker opens.
+    #[cfg(test)]
+    pub(crate) fn fail_for_tests(&self) {
+        for _ in 0..100 {
+            if let Admission::Go(pass) = self.change(|breaker, now, roll| breaker.admit(now, roll)) {
+                drop(Report { guard: self, pass, health: Health::Sick });
+            }
+        }
     }
 
     /// Makes the call, if the breaker lets it through.

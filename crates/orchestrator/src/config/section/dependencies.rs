@@ -7,7 +7,7 @@ use crate::{
 };
 
 section! {
-    /// How dependencies outside (providers, settlement layer, data availability, storage) are dealt with when they fail.
+    /// How dependencies outside (providers, settlement layer, data availability, storage, SNS) are dealt with when they fail.
     Dependencies {
         /// Retries that a dependency is worth, in percent of the calls that it answers; beyond that it is left alone.
         retry_percent: u32 = 20;

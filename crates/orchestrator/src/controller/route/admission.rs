@@ -39,7 +39,8 @@ pub async fn check_backlog(state: &ApiState) -> Result<(), Problem> {
     Err(too_many(detail, seconds))
 }
 
-fn too_many(detail: String, seconds: u64) -> Problem {
+/// The answer to those who are to come again after so many seconds.
+pub(super) fn too_many(detail: String, seconds: u64) -> Problem {
     let error = Error::new(ErrorCode::RateLimited, detail).extra(json!({ "retry_after_s": seconds }));
     Problem::from(error).retry_after(seconds)
 }

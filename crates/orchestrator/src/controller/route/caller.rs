@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     core::market::{ids::KeyId, party::Principal},
-    error::{Error, ErrorCode},
+    error::ErrorCode,
     service::{
         access::Authenticated,
         work::{Call, RequestKey},
@@ -161,9 +161,7 @@ async fn limit_rate(state: &ApiState, counter: &str, limit: u64) -> Result<()> {
                 "more than {limit} of these within {} s are too many; try again in {seconds} s",
                 settings.rate_window.get() / 1_000_000
             );
-            let error = Error::new(ErrorCode::RateLimited, detail)
-                .extra(serde_json::json!({ "retry_after_s": seconds }));
-            Err(Problem::from(error).retry_after(seconds))
+            Err(admission::too_many(detail, seconds))
         }
         Ok(_) => Ok(()),
         Err(error) => {

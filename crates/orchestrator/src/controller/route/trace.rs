@@ -28,6 +28,24 @@ impl<S: Send + Sync> FromRequestParts<S> for TraceId {
     }
 }
 
+/// A request that is being worked on, in the gauge for as long as this lives: a client that hangs up has its request dropped,
+/// wherever it is.
+struct InFlight(metrics::Gauge);
+
+impl InFlight {
+    fn begin() -> Self {
+        let gauge = metrics::gauge!("http_requests_in_flight");
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 const TRACE_HEADER: HeaderName = HeaderName::from_static("x-trace-id");
 
 /// Middleware, outermost: gives the request its trace id, a span and a time limit, and counts it.
@@ -44,9 +62,9 @@ pub async fn observe(State(state): State<ApiState>, mut request: Request, next: 
     let span = tracing::info_span!("request", method, path, trace_id);
     let shows_pages = request.uri().path().starts_with("/docs");
     let started = Instant::now();
-    metrics::gauge!("http_requests_in_flight").increment(1.0);
+    let in_flight = InFlight::begin();
     let mut response = next.run(request).instrument(span).await;
-    metrics::gauge!("http_requests_in_flight").decrement(1.0);
+    drop(in_flight);
     let status = response.status().as_u16().to_string();
     metrics::counter!("http_requests_total", "method" => method, "path" => path.clone(), "status" => status)
         .increment(1);
@@ -126,5 +144,26 @@ mod tests {
         assert_eq!(with(&format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32))), None);
         assert_eq!(with("00-evil\"}-x"), None);
         assert_eq!(with("junk"), None);
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_is_no_longer_in_flight() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let shown = || {
+            let text = recorder.handle().render();
+            let line = text.lines().find(|line| line.starts_with("http_requests_in_flight "));
+            line.and_then(|line| line.split(' ').nth(1)).map(str::to_owned)
+        };
+        let mut request = Box::pin(async {
+            let _in_flight = InFlight::begin();
+            std::future::pending::<()>().await;
+        });
+        metrics::with_local_recorder(&recorder, || {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(request.as_mut().poll(&mut context).is_pending());
+        });
+        assert_eq!(shown().as_deref(), Some("1"));
+        drop(request);
+        assert_eq!(shown().as_deref(), Some("0"));
     }
 }

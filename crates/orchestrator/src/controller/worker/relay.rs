@@ -20,7 +20,7 @@ use crate::{
                 Changeset, Committer, Cursor, DatabaseError, Document, Filter, Query, Reader, Stored,
             },
             event_bus::EventBusClient,
-            notification::NotificationClient,
+            notification::{NotificationClient, NotificationError},
             queue::{NewMessage, QueueClient},
             scheduler::SchedulerClient,
             schema,
@@ -133,6 +133,14 @@ pub struct Relay {
     paused: Mutex<HashMap<EventId, Timestamp>>,
     /// Alerts that are being sent.
     in_flight: Mutex<HashSet<EventId>>,
+}
+
+/// For how long whom a row is for is left alone, if that is why it was not sent.
+fn deferral(error: &Source) -> Option<Micros> {
+    match error.downcast_ref::<NotificationError>() {
+        Some(NotificationError::Deferred(after)) => Some(*after),
+        _ => None,
+    }
 }
 
 impl Relay {
@@ -351,14 +359,18 @@ impl Relay {
     ) -> Changeset {
         let Stored { version, value: mut row } = row;
         let now = self.ports.clock.now();
-        match outcome {
+        match outcome.map_err(|error| (deferral(&error), error)) {
             Ok(()) => {
                 row.unsent = None;
                 row.sent_at = Some(now.as_micros());
                 report.sent += 1;
                 self.paused.lock().remove(&row.id);
             }
-            Err(error) => {
+            // Nobody was asked, so no attempt was made.
+            Err((Some(after), _)) => {
+                self.paused.lock().insert(row.id, now.plus(after));
+            }
+            Err((None, error)) => {
                 row.attempts = row.attempts.saturating_add(1);
                 report.failed += 1;
                 let text = error::chain(error.as_ref());

@@ -2,6 +2,8 @@
 
 use async_trait::async_trait;
 
+use crate::core::market::quantity::Micros;
+
 /// What a notification service answers when it can't do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum NotificationError {
@@ -19,6 +21,9 @@ pub enum NotificationError {
     /// At least one subscriber was not reached; publishing again reaches those that were reached a second time.
     #[error("a notification was not delivered")]
     Undelivered(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The service is left alone for now, because it failed too often; it was not asked. Come again after so long.
+    #[error("the notification service is left alone for {} ms", .0.as_millis())]
+    Deferred(Micros),
 }
 
 /// A notification.

@@ -10,7 +10,7 @@ use self::gather::{Gathered, gather};
 pub use self::trigger::SealTrigger;
 use super::{
     BlockPorts, ChainTip, Quarantined, SealedEntry,
-    store::{States, enqueue},
+    store::{CachedState, Lent, States, enqueue},
 };
 use crate::{
     core::{
@@ -61,22 +61,28 @@ impl SealBlock {
         }
         let mut cached = self.states.lock(domain).await;
         store.bring(&mut cached, domain, tip.value.number).await?;
-        // Taken out while it is changed: an attempt that is cut off by its time-out or by the loss of its lease is dropped where
-        // it waits, and what it left half executed must not be sealed on.
-        let Some(mut taken) = cached.take() else { return Err(Error::internal("no state to seal on")) };
-        let state = &mut taken.state;
-        let mark = state.mark();
-        let gathered = gather(&self.ports, domain, state).await;
-        let header =
-            gathered.as_ref().ok().map(|gathered| header(domain, &tip.value, state, &gathered.records));
-        // The block is not committed yet: the cached state stays at the tip, and the next use moves it on.
-        state.rollback(mark);
-        *cached = Some(taken);
-        let (gathered, Some(header)) = (gathered?, header) else {
-            return Err(Error::internal("a block without a header"));
+        self.keep(context, domain, cached.as_ref()).await;
+        // The block is not committed yet: the cached state goes back to the tip, and the next use moves it on.
+        let Some(mut lent) = Lent::new(&mut cached) else {
+            return Err(Error::internal("no state to seal on"));
         };
+        let gathered = gather(&self.ports, domain, lent.state()?).await?;
+        let header = header(domain, &tip.value, lent.state()?, &gathered.records);
+        drop(lent);
         self.write(context, &mut changes, tip, header, gathered).await?;
         Ok(changes)
+    }
+
+    /// Stores the state now and then, for those who start later. One that could not be stored costs them time, and nothing
+    /// else.
+    async fn keep(&self, context: &dyn JobContext, domain: &DomainId, state: Option<&CachedState>) {
+        let store = &self.ports.store;
+        let Some(state) = state.filter(|state| store.stores_state_after(state.number)) else { return };
+        let at = At::new(context, SealBlockStep::StoreState);
+        if let Err(error) = store.put_state(at, domain, state).await {
+            let error = crate::error::chain(&error);
+            tracing::warn!(%domain, number = state.number, error, "a state was not stored; starts take longer");
+        }
     }
 
     async fn write(

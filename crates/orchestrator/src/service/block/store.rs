@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -11,7 +11,7 @@ use crate::{
     core::{
         client::{
             database::{Changeset, Reader, ReaderExt, Stored},
-            storage::StorageClient,
+            storage::{StorageClient, StorageError},
         },
         job::{Job, JobKind, NewJob},
         madara::settlement::BlockProof,
@@ -22,6 +22,7 @@ use crate::{
                 AccountProof, LedgerState, MarketProof, Record, ShortHash, decode_records, encode_records,
                 hash::{Tag, keccak},
                 header::genesis_root,
+                ledger_state::Mark,
             },
             terms::DomainId,
         },
@@ -32,6 +33,12 @@ use crate::{
 
 /// The bucket that holds the records of blocks.
 pub const BUCKET: &str = "blocks";
+/// Distance of the blocks after which the state is stored.
+const STATES_EVERY: u64 = 64;
+/// How many of them are kept, and tried.
+const STATES_KEPT: u64 = 3;
+/// Blocks that are read side by side, while earlier ones are executed.
+const READ_AHEAD: usize = 32;
 
 /// A state in memory, after some block.
 pub(super) struct CachedState {
@@ -42,11 +49,13 @@ pub(super) struct CachedState {
     pub(super) state: LedgerState,
 }
 
-/// Blocks in the database, their records in the storage.
+/// Blocks in the database, their records in the storage, and now and then the state after one.
 #[derive(Clone)]
 pub struct BlockStore {
     reader: Arc<dyn Reader>,
     storage: Arc<dyn StorageClient>,
+    /// The state after each block whose number is a multiple of this is stored.
+    states_every: u64,
 }
 
 /// What the jobs of a block are asked.
@@ -79,7 +88,14 @@ impl BlockStore {
     /// A store over these ports.
     #[must_use]
     pub fn new(reader: Arc<dyn Reader>, storage: Arc<dyn StorageClient>) -> Self {
-        Self { reader, storage }
+        Self { reader, storage, states_every: STATES_EVERY }
+    }
+
+    /// One that stores the state after each block whose number is a multiple of `every`, which is at least 1: who starts
+    /// has about so many blocks to execute again.
+    #[must_use]
+    pub fn storing_states_every(self, every: u64) -> Self {
+        Self { states_every: every.max(1), ..self }
     }
 
     /// The database behind it.
@@ -138,7 +154,7 @@ impl BlockStore {
         let key = format!("records/{domain}/{}", hex::encode(keccak(Tag::Record, &[&data]).0));
         at.take(async {
             self.storage.create_bucket(BUCKET).await?;
-            let body = futures::stream::once(async move { Ok(bytes::Bytes::from(data)) }).boxed();
+            let body = stream::once(async move { Ok(bytes::Bytes::from(data)) }).boxed();
             self.storage.put(BUCKET, &key, body).await
         })
         .await?;
@@ -162,39 +178,162 @@ impl BlockStore {
         Ok(found.ok_or_else(|| Error::not_found("block", number))?.value)
     }
 
-    /// Brings a cached state to the one after block `number`: forward by the records of the blocks between, or from the
-    /// start when the cached block is not (or no longer) an ancestor. Checks every header on the way.
+    /// Brings a cached state to the one after block `number`: forward by the records of the blocks between, or from a stored
+    /// state or the start when the cached block is not (or no longer) an ancestor. Checks every header on the way.
+    ///
+    /// What is cached is a state after some block at every await, and keeps what was done so far when this fails or is
+    /// dropped half-way: however long a chain and however short an attempt, the next one goes on from there.
     pub(super) async fn bring(
         &self,
         cached: &mut Option<CachedState>,
         domain: &DomainId,
         number: u64,
     ) -> Result<()> {
-        let mut at = match cached.take() {
-            Some(cached) if cached.number == 0 => cached,
+        let goes_on = match cached {
+            Some(found) if found.number == 0 => number < self.states_every,
             Some(found) if found.number <= number => {
-                let same = self.block(domain, found.number).await.is_ok_and(|block| block.hash == found.hash);
-                if same { found } else { start(domain) }
+                self.block(domain, found.number).await.is_ok_and(|block| block.hash == found.hash)
             }
-            _ => start(domain),
+            _ => false,
         };
-        while at.number < number {
-            let block = self.block(domain, at.number + 1).await?;
-            for record in self.records(&block).await? {
-                at.state.apply(&record).map_err(Error::internal)?;
-            }
-            at.state.settle();
-            if at.state.root() != block.header.state_root || block.header.parent != at.hash {
-                return Err(Error::internal(format!(
-                    "block {} does not follow from its records",
-                    at.number + 1
-                )));
-            }
-            at.number += 1;
-            at.hash = block.hash;
+        if !goes_on {
+            *cached = None;
+            *cached = Some(self.nearest_state(domain, number).await?);
         }
-        *cached = Some(at);
+        let from = cached.as_ref().map_or(0, |cached| cached.number);
+        let mut ahead = stream::iter(from + 1..=number)
+            .map(|number| async move {
+                let block = self.block(domain, number).await?;
+                let records = self.records(&block).await?;
+                Ok::<_, Error>((block, records))
+            })
+            .buffered(READ_AHEAD);
+        while let Some((block, records)) = ahead.try_next().await? {
+            let Some(mut at) = cached.take() else { return Err(Error::internal("no state to bring on")) };
+            at.follow(&block, &records)?;
+            *cached = Some(at);
+        }
         Ok(())
+    }
+}
+
+/// What is known of states that are stored.
+impl BlockStore {
+    /// Whether the state after this block is stored.
+    pub(super) const fn stores_state_after(&self, number: u64) -> bool {
+        number > 0 && number.is_multiple_of(self.states_every)
+    }
+
+    /// Stores the state after a block, under the block's hash, and removes one that is too old to be of use. The same again
+    /// has no further effect.
+    pub(super) async fn put_state(&self, at: At<'_>, domain: &DomainId, cached: &CachedState) -> Result<()> {
+        let Some(bytes) = cached.state.to_snapshot() else { return Ok(()) };
+        let old = cached.number.saturating_sub(STATES_KEPT * self.states_every);
+        let old = if old > 0 { self.block(domain, old).await.ok() } else { None };
+        at.take(async {
+            self.storage.create_bucket(BUCKET).await?;
+            let body = stream::once(async move { Ok(bytes::Bytes::from(bytes)) }).boxed();
+            self.storage.put(BUCKET, &state_key(domain, &cached.hash), body).await
+        })
+        .await?;
+        if let Some(old) = old {
+            let key = state_key(domain, &old.hash);
+            at.take(self.storage.delete(BUCKET, &key)).await?;
+        }
+        Ok(())
+    }
+
+    /// The last stored state at or before block `number`, or the start.
+    async fn nearest_state(&self, domain: &DomainId, number: u64) -> Result<CachedState> {
+        let mut at = number - number % self.states_every;
+        // The one after the last block is stored with the next block.
+        for _ in 0..=STATES_KEPT {
+            if at == 0 {
+                break;
+            }
+            if let Some(found) = self.stored_state(domain, at).await? {
+                return Ok(found);
+            }
+            at -= self.states_every;
+        }
+        Ok(start(domain))
+    }
+
+    /// The stored state after a block, if it is there and is what the block's header says.
+    async fn stored_state(&self, domain: &DomainId, number: u64) -> Result<Option<CachedState>> {
+        let block = self.block(domain, number).await?;
+        let chunks = match self.storage.get(BUCKET, &state_key(domain, &block.hash)).await {
+            Ok(stream) => stream.try_collect::<Vec<bytes::Bytes>>().await?,
+            Err(StorageError::NoObject(_) | StorageError::NoBucket(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let state = LedgerState::from_snapshot(domain.clone(), &chunks.concat());
+        let header = &block.header;
+        let state = state.and_then(|mut state| {
+            let same = state.root() == header.state_root
+                && (state.total(), state.last_deposit()) == (header.total, header.last_deposit);
+            same.then_some(state)
+        });
+        if state.is_none() {
+            tracing::error!(%domain, number, "a stored state is damaged; the chain is executed from before it");
+        }
+        Ok(state.map(|state| CachedState { number, hash: block.hash, state }))
+    }
+}
+
+fn state_key(domain: &DomainId, hash: &Hash32) -> String {
+    format!("states/{domain}/{}", hex::encode(hash.0))
+}
+
+impl CachedState {
+    /// Moves on by the next block. After an error it is in no state to be used.
+    fn follow(&mut self, block: &Block, records: &[Record]) -> Result<()> {
+        for record in records {
+            self.state.apply(record).map_err(Error::internal)?;
+        }
+        self.state.settle();
+        let number = self.number + 1;
+        let follows = block.header.parent == self.hash && block.header.number == number;
+        if !follows || self.state.root() != block.header.state_root {
+            return Err(Error::internal(format!("block {number} does not follow from its records")));
+        }
+        (self.number, self.hash) = (number, block.hash);
+        Ok(())
+    }
+}
+
+/// A cached state in the hands of one who changes it for a while. When that ends, in order or by being dropped at an await (an
+/// attempt is, by its time-out or the loss of its lease), the state is back at its block: what was left half executed is
+/// never built on, and nothing has to be executed again. A state that does not come back as it was, after a panic, is
+/// forgotten.
+pub(super) struct Lent<'a> {
+    cached: &'a mut Option<CachedState>,
+    mark: Mark,
+    root: Hash32,
+}
+
+impl<'a> Lent<'a> {
+    /// Lends what is cached, if there is something.
+    pub(super) fn new(cached: &'a mut Option<CachedState>) -> Option<Self> {
+        let state = &mut cached.as_mut()?.state;
+        let (mark, root) = (state.mark(), state.root());
+        Some(Self { cached, mark, root })
+    }
+
+    /// The state, to be changed.
+    pub(super) fn state(&mut self) -> Result<&mut LedgerState> {
+        let cached = self.cached.as_mut().ok_or_else(|| Error::internal("the state is gone"))?;
+        Ok(&mut cached.state)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let Some(cached) = self.cached else { return };
+        cached.state.rollback(self.mark);
+        if cached.state.root() != self.root {
+            *self.cached = None;
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The whole way of blocks, step by step and without the job engine, over memory.
 
+mod catch_up;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
@@ -85,6 +87,7 @@ struct World {
     ports: BlockPorts,
     settlement: LocalSettlement,
     da: LocalDa,
+    storage: Arc<MemoryStorage>,
     accounts: AccountService,
     proofs: ProofService,
     trigger: SealTrigger,
@@ -106,7 +109,8 @@ fn world_reading(seed: u64, reader: impl Fn(Arc<MemoryDatabase>) -> Arc<dyn Read
         LocalSettlement::in_memory(DomainId::local(), LocalRules::default(), Arc::clone(&shared));
     let domains = SettlementDomains::new([Arc::new(settlement.clone()) as Arc<dyn SettlementClient>]);
     let da = LocalDa::in_memory();
-    let store = BlockStore::new(reader(db.clone()), Arc::new(MemoryStorage::new(shared)));
+    let storage = Arc::new(MemoryStorage::new(shared));
+    let store = BlockStore::new(reader(db.clone()), storage.clone());
     let ports = BlockPorts {
         store: store.clone(),
         ids,
@@ -126,6 +130,7 @@ fn world_reading(seed: u64, reader: impl Fn(Arc<MemoryDatabase>) -> Arc<dyn Read
         ports,
         settlement,
         da,
+        storage,
     }
 }
 
@@ -294,6 +299,8 @@ async fn sealing_that_is_cut_off_anywhere_leaves_nothing_behind() {
                 whole += 1;
                 break;
             }
+            // Who waits is woken when the runtime has its turn.
+            tokio::task::yield_now().await;
         }
         drop(attempt);
         w.run(5).await;

@@ -208,7 +208,7 @@ fn in_state(state: JobState) -> Filter {
 pub(super) fn start_again(job: &mut Job, now: Timestamp) -> Result<()> {
     job.state = move_on(job, JobEvent::Retry)?;
     job.due = Some(now.as_micros());
-    (job.attempts, job.verify_attempts, job.rounds) = (0, 0, 0);
+    (job.attempts, job.verify_attempts, job.losses, job.rounds) = (0, 0, 0, 0);
     job.polling_since = None;
     job.updated_at = now;
     Ok(())

@@ -15,6 +15,11 @@ use crate::{
     error::Error,
 };
 
+/// Losses that a phase is given. Generous, because a job is hardly ever the reason why its process died: with the delays
+/// between them so many take six minutes or so, in which no process lived for as long as the phase takes. And bounded, because
+/// a job that does kill its process takes everybody else's work with it each time.
+const MAX_LOSSES: u32 = 32;
+
 /// How a kind of job is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
@@ -22,6 +27,9 @@ pub struct Policy {
     pub max_attempts: u32,
     /// Verify attempts per round before it is given up.
     pub max_verify_attempts: u32,
+    /// Attempts of one phase that may be lost with their process or their lease before it is given up. Not taken from the
+    /// attempts above: who is killed has not failed.
+    pub max_losses: u32,
     /// How often a refuted verification may send it back.
     pub max_rounds: u32,
     /// First delay before another attempt; doubles each time, with full jitter.
@@ -43,6 +51,7 @@ impl Default for Policy {
         Self {
             max_attempts: 8,
             max_verify_attempts: 20,
+            max_losses: MAX_LOSSES,
             max_rounds: 3,
             base_delay: Micros::from_millis(200),
             max_delay: Micros::from_secs(60),

@@ -5,7 +5,7 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    backlog, backoff, damage,
+    backlog, damage,
     engine::{Engine, Inner},
     outcome,
     step::EngineStep,
@@ -27,8 +27,6 @@ use crate::{
 
 /// How many leases are dealt with at once.
 const BATCH: usize = 500;
-/// A job whose lease was lost is due at once for so many attempts; after that it backs off.
-const AT_ONCE: u32 = 2;
 
 /// Counts the starts of a single-process daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,8 +159,8 @@ fn of_known_kinds(filter: Filter) -> Filter {
 async fn return_all(inner: &Inner, step: EngineStep, jobs: Vec<Stored<Job>>, now: Timestamp) -> usize {
     let outcomes = stream::iter(jobs)
         .map(|Stored { version, value: mut job }| async move {
-            let due = due_after_loss(inner, &job, now);
-            let changed = outcome::lose_lease(&mut job, now, due);
+            let policy = inner.kinds.get(&job.kind).map(|kind| kind.policy).unwrap_or_default();
+            let changed = outcome::lose_lease(&mut job, &policy, inner.entropy.as_ref(), now);
             if let Err(error) = changed {
                 tracing::error!(job = %job.id, %error, "a lease on a job that does not run");
                 return false;
@@ -183,19 +181,6 @@ async fn return_all(inner: &Inner, step: EngineStep, jobs: Vec<Stored<Job>>, now
         .collect::<Vec<_>>()
         .await;
     outcomes.into_iter().filter(|returned| *returned).count()
-}
-
-/// When a job whose lease was lost comes back: at once, unless that happened before. A process that dies again and again, by
-/// this job or with it, must not spend all of the job's attempts within seconds.
-fn due_after_loss(inner: &Inner, job: &Job, now: Timestamp) -> Timestamp {
-    let begun = job.attempts.max(job.verify_attempts);
-    if begun <= AT_ONCE {
-        // In front of what has not begun: the queue is in the order of `due`, and a backlog must not keep what was cut short
-        // from its end.
-        return job.created_at.min(now);
-    }
-    let policy = inner.kinds.get(&job.kind).map(|kind| kind.policy).unwrap_or_default();
-    now.plus(backoff::full_jitter(inner.entropy.as_ref(), policy.base_delay, policy.max_delay, begun))
 }
 
 async fn count_boot(reader: &dyn Reader, committer: &dyn Committer) -> Result<()> {

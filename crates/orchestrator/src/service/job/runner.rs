@@ -104,9 +104,8 @@ pub(super) async fn run(
 
 impl Attempt<'_> {
     async fn run(&self, mut job: Job) -> error::Result<&'static str> {
-        let (begun, most) = outcome::budget(&job, self.phase, &self.kind.policy);
         if self.phase == Phase::Process
-            && begun <= most
+            && outcome::spent(&job, self.phase, &self.kind.policy).is_none()
             && !job.depends_on.is_empty()
             && let Some(delay) = dependency::wait(self.inner, &job).await?
         {
@@ -173,11 +172,7 @@ impl Attempt<'_> {
 
     /// Runs the handler and ends the attempt; runs it anew when somebody else changed what it read.
     async fn work(&self, job: Job) -> error::Result<&'static str> {
-        let (begun, most) = outcome::budget(&job, self.phase, &self.kind.policy);
-        let mut given_up = (begun > most).then(|| {
-            let last = job.failures.last().map_or_else(String::new, |f| format!(": {}", f.error));
-            Error::new(ErrorCode::Internal, format!("the attempts are spent{last}"))
-        });
+        let mut given_up = outcome::spent(&job, self.phase, &self.kind.policy);
         let mut job = job;
         let mut reruns = 0;
         loop {

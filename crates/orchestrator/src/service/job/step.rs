@@ -195,6 +195,8 @@ steps! {
     SealBlock SealBlockStep {
         /// The records are stored.
         StoreRecords = "store_records",
+        /// The state before them is stored.
+        StoreState = "store_state",
     }
     /// What `generate_proof` does outside: nothing.
     GenerateProof GenerateProofStep {}

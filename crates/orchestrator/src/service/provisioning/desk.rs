@@ -87,10 +87,10 @@ pub(super) fn failed(error: ProviderError) -> JobError {
 }
 
 /// Whether something may be left at the provider by a job that is given up with this error. Refusals leave nothing; but
-/// if there were attempts before the last one, only the last one's end is known for sure.
+/// if there were attempts before the last one, lost ones among them, only the last one's end is known for sure.
 pub(super) fn may_leave_orphan(job: &Job, error: &Error) -> bool {
     let cause = error.source.as_ref().and_then(|source| source.downcast_ref::<ProviderError>());
-    job.attempts > 1 || cause.is_none_or(ProviderError::may_leave_orphan)
+    job.attempts > 1 || job.losses > 0 || cause.is_none_or(ProviderError::may_leave_orphan)
 }
 
 /// Takes "unknown" for an answer: what is gone needs no further care.

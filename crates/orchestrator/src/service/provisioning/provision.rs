@@ -231,7 +231,7 @@ impl JobHandler for Provision {
             NewJob::now(
                 JobKind::Purge,
                 allocation.id,
-                format!("orphan:{}:{}", context.job().id, context.job().attempts),
+                format!("orphan:{}:{}", context.job().id, context.job().lease_token),
                 context.now(),
             )
             .input(json!({"orphan": true}))

@@ -45,7 +45,7 @@ impl JobHandler for RevokeCredential {
 
     fn policy(&self) -> Policy {
         // A key that should not work any more is worth many attempts.
-        Policy { mutates_subject: true, max_attempts: 100, ..Policy::default() }
+        Policy { mutates_subject: true, max_attempts: 100, max_losses: 100, ..Policy::default() }
     }
 
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {

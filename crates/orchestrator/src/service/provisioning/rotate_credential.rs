@@ -122,7 +122,7 @@ impl JobHandler for RotateCredential {
         if credential.state != CredentialState::Pending {
             return Ok(changes);
         }
-        let key = format!("{}:failed:{}", credential.id, context.job().attempts);
+        let key = format!("{}:failed:{}", credential.id, context.job().lease_token);
         NewJob::now(JobKind::RevokeCredential, credential.allocation, key, context.now())
             .input(json!({"credential": credential.id}))
             .enqueue(&mut changes, &self.desk.work.ids);

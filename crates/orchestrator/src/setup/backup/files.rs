@@ -51,7 +51,11 @@ pub fn copy_tree(from: &Path, to: &Path, leave_out: &dyn Fn(&str) -> bool) -> io
         if entry.file_type()?.is_dir() {
             copy_tree(&source, &target, leave_out)?;
         } else {
-            copy(&source, &target)?;
+            match copy(&source, &target) {
+                // Removed since it was listed. What the copy must have is looked for afterwards.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !source.exists() => {}
+                copied => copied?,
+            }
         }
     }
     File::open(to)?.sync_all()

@@ -42,7 +42,7 @@ fn story_of(step: Step, kind: Option<JobKind>) -> Story {
         Step::RotateCredential(RotateCredentialStep::IssueKey)
         | Step::RevokeCredential(RevokeCredentialStep::RevokeKey)
         | Step::SyncAccess(SyncAccessStep::Restrict)
-        | Step::SealBlock(SealBlockStep::StoreRecords)
+        | Step::SealBlock(SealBlockStep::StoreRecords | SealBlockStep::StoreState)
         | Step::Purge(PurgeStep::Deallocate) => LIFE,
         Step::SlaCheck(step) => match step {
             SlaCheckStep::ReadMeter | SlaCheckStep::StoreEvidence => LIFE,

@@ -60,10 +60,12 @@ pub struct JobView {
     pub depends_on: Vec<String>,
     /// When it may be claimed.
     pub due: Option<Time>,
-    /// Process attempts begun.
+    /// Process attempts begun, without those that were lost.
     pub attempts: u32,
-    /// Verify attempts begun.
+    /// Verify attempts begun, without those that were lost.
     pub verify_attempts: u32,
+    /// Attempts of the present phase that were lost with their process or their lease; a budget of their own bounds them.
+    pub losses: u32,
     /// How often verification sent it back.
     pub rounds: u32,
     /// Who holds it.
@@ -92,6 +94,7 @@ impl From<Job> for JobView {
             due: job.due.map(time),
             attempts: job.attempts,
             verify_attempts: job.verify_attempts,
+            losses: job.losses,
             rounds: job.rounds,
             lease_owner: job.lease_owner,
             lease_until: job.lease_until.map(time),

@@ -30,6 +30,8 @@ pub enum Tag {
     Domain = 10,
     /// The name of a judged subject and period.
     Verdict = 11,
+    /// A state as bytes.
+    Snapshot = 12,
 }
 
 /// Keccak-256 over the tag and the parts, one after the other. Parts that vary in length are hashed on their own first.

@@ -1,6 +1,8 @@
 //! The state of a domain and its one transition function. An application that fails changes nothing; many can be taken
 //! back at once, which is how a poisoned item, or a whole block, is undone.
 
+mod snapshot;
+
 use std::collections::HashMap;
 
 use super::{

@@ -52,6 +52,7 @@ impl Attempt<'_> {
                 next.polling_since = None;
                 next.output = output;
                 next.verify_attempts = 0;
+                next.losses = 0;
                 let due = Some(now.plus(delay));
                 Ok(outcome::end(&mut next, JobEvent::Processed, now, due)
                     .map(|()| (changes, EngineStep::Processed)))
