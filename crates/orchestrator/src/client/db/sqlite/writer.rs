@@ -52,6 +52,9 @@ pub(super) struct Counters {
     pub(super) checkpoints: AtomicU64,
 }
 
+/// What came of each changeset, and the changesets.
+pub(super) type AnswersOfEach = (Vec<Result<()>>, Vec<Vec<Prepared>>);
+
 /// What the writer is asked.
 pub(super) enum Request {
     /// Make tables and indexes.
@@ -60,7 +63,7 @@ pub(super) enum Request {
     /// one thread that all wait for.
     Commit { writes: Vec<Prepared>, reply: oneshot::Sender<Result<Vec<Prepared>>> },
     /// Apply each changeset by itself. They go back, too.
-    Commits { all: Vec<Vec<Prepared>>, reply: oneshot::Sender<(Vec<Result<()>>, Vec<Vec<Prepared>>)> },
+    Commits { all: Vec<Vec<Prepared>>, reply: oneshot::Sender<AnswersOfEach> },
     /// Claim documents.
     Claim { claim: Box<PreparedClaim>, reply: oneshot::Sender<Result<Vec<Document>>> },
     /// Answer when everything before is done.
