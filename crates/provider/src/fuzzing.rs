@@ -30,7 +30,6 @@ impl InProcess {
     }
 
     /// The admin API.
-    #[must_use]
     pub fn admin(&self) -> Router {
         self.admin.clone()
     }
