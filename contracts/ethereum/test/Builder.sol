@@ -65,9 +65,8 @@ contract Builder {
         return bytes30(keccak256(bytes.concat(hex"0c", domain, bytes20(owner), bytes(name))));
     }
 
-    function leafOf(Account memory account) public pure returns (bytes32) {
-        return
-            keccak256(bytes.concat(hex"02", account.key, bytes16(account.balance), bytes16(account.withdrawable)));
+    function leafOf(Account memory a) public pure returns (bytes32) {
+        return keccak256(bytes.concat(hex"02", a.key, bytes16(a.balance), bytes16(a.withdrawable)));
     }
 
     function stateRoot(State memory s) public view returns (bytes32) {
@@ -91,10 +90,8 @@ contract Builder {
     }
 
     function stepHash(uint256 index) public view returns (bytes32) {
-        Step storage step = _steps[index];
-        return keccak256(
-            bytes.concat(hex"0e", step.cellsHash, bytes4(uint32(step.cells.length / 31)), step.stateAfter)
-        );
+        Step storage s = _steps[index];
+        return keccak256(bytes.concat(hex"0e", s.cellsHash, bytes4(uint32(s.cells.length / 31)), s.stateAfter));
     }
 
     function headerHash(Header memory h) public view returns (bytes32) {
@@ -321,17 +318,17 @@ contract Builder {
         uint256 count = 0;
         uint256 size = places.length;
         for (uint256 height = 0; height < 32; ++height) {
-            uint256 put = 0;
+            uint256 kept = 0;
             for (uint256 i = 0; i < size; ++i) {
                 uint256 sibling = places[i] ^ 1;
                 bool known = i + 1 < size && places[i + 1] == sibling && sibling > places[i];
                 if (!known && (sibling << height) < _state.nextIndex) {
-                    out[count++] = at(ACCOUNTS, height, sibling);
+                    out[count++] = nodeAt(ACCOUNTS, height, sibling);
                 }
-                places[put++] = places[i] / 2;
+                places[kept++] = places[i] / 2;
                 if (known) ++i;
             }
-            size = put;
+            size = kept;
         }
         assembly ("memory-safe") {
             mstore(out, count)
@@ -345,7 +342,7 @@ contract Builder {
         for (uint256 height = 0; height < 32; ++height) {
             _empty[height] = keccak256(abi.encode("filler", height));
         }
-        _state.nextIndex = type(uint32).max;
+        (_state.nextIndex, _state.nextMarket) = (type(uint32).max, type(uint32).max);
     }
 
     /// Puts an account anywhere.
@@ -407,12 +404,12 @@ contract Builder {
         bytes memory more;
         for (uint256 height = 0; height < 32; ++height) {
             uint256 sibling = (index >> height) ^ 1;
-            if ((sibling << height) < count) more = bytes.concat(more, at(tree, height, sibling));
+            if ((sibling << height) < count) more = bytes.concat(more, nodeAt(tree, height, sibling));
         }
         witness(more);
     }
 
-    function at(uint256 tree, uint256 height, uint256 place) private view returns (bytes32 found) {
+    function nodeAt(uint256 tree, uint256 height, uint256 place) private view returns (bytes32 found) {
         found = _nodes[tree][height][place];
         if (found == 0) found = _empty[height];
     }
@@ -421,7 +418,7 @@ contract Builder {
         root = leaf;
         _nodes[tree][0][index] = leaf;
         for (uint256 height = 0; height < 32; ++height) {
-            bytes32 sibling = at(tree, height, index ^ 1);
+            bytes32 sibling = nodeAt(tree, height, index ^ 1);
             root = index & 1 == 1 ? node(sibling, root) : node(root, sibling);
             index >>= 1;
             _nodes[tree][height + 1][index] = root;
