@@ -28,7 +28,7 @@ contract DepositsTest is Fixture {
         vm.assume(bytes(name).length != 0 && bytes(name).length <= 128 && amount != 0);
         uint64 index = payIn(owner, name, amount);
         Deposit memory found = settlement.depositAt(index);
-        bytes32 key = keccak256(abi.encodePacked(uint8(12), DOMAIN, owner, name));
+        bytes32 key = keccak256(abi.encodePacked(uint8(12), domain, owner, name));
         same(bytes32(found.key), key & bytes32(type(uint256).max << 16));
     }
 

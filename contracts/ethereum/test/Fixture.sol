@@ -13,7 +13,6 @@ import {Test} from "./Vm.sol";
 
 /// @notice A contract, its people, and how blocks come to it.
 abstract contract Fixture is Test {
-    bytes32 internal constant DOMAIN = keccak256("\x0atest");
     uint128 internal constant BOND = 1_000;
     uint32 internal constant WINDOW = 1 days;
     uint32 internal constant EXIT_DELAY = 7 days;
@@ -33,6 +32,7 @@ abstract contract Fixture is Test {
     string internal constant NAME_P = "provider:prov_1";
     string internal constant NAME_F = "fees";
 
+    bytes32 internal domain = keccak256("\x0atest");
     Token internal token;
     Settlement internal settlement;
     Builder internal builder;
@@ -49,13 +49,13 @@ abstract contract Fixture is Test {
         token = Token(token_);
         address[] memory oracles = sortedOracles(3);
         settlement = new Settlement(rules(), OWNER, OPERATOR, oracles, 2);
-        builder = new Builder(DOMAIN);
+        builder = new Builder(domain);
         vm.blobhashes(new bytes32[](0));
     }
 
     function rules() internal view returns (Store.Rules memory) {
         return Store.Rules({
-            domain: DOMAIN,
+            domain: domain,
             token: IERC20(address(token)),
             minBond: BOND,
             challengeWindow: WINDOW,
