@@ -39,6 +39,7 @@ contract Builder {
     mapping(uint256 tree => mapping(uint256 height => mapping(uint256 place => bytes32))) internal _nodes;
     /// What stands where nothing was set, by height.
     bytes32[33] internal _empty;
+    bytes32[33] internal _filler;
 
     uint64 public number;
     bytes32 public parent;
@@ -337,12 +338,16 @@ contract Builder {
 
     // For measures: states that no records led to
 
-    /// Fills every subtree that nothing was put into, and says that all indexes are taken.
-    function fill() external {
+    /// Says that so many accounts are taken; subtrees of which nothing was put are filled with something.
+    function fill(uint32 count) external {
         for (uint256 height = 0; height < 32; ++height) {
-            _empty[height] = keccak256(abi.encode("filler", height));
+            _filler[height] = keccak256(abi.encode("filler", height));
         }
-        (_state.nextIndex, _state.nextMarket) = (type(uint32).max, type(uint32).max);
+        _state.nextIndex = count;
+    }
+
+    function fillMarket() external {
+        _state.nextMarket = type(uint32).max;
     }
 
     /// Puts an account anywhere.
@@ -411,7 +416,9 @@ contract Builder {
 
     function nodeAt(uint256 tree, uint256 height, uint256 place) private view returns (bytes32 found) {
         found = _nodes[tree][height][place];
-        if (found == 0) found = _empty[height];
+        if (found != 0) return found;
+        bool filled = tree == ACCOUNTS && _filler[0] != 0 && (place << height) < _state.nextIndex;
+        return filled ? _filler[height] : _empty[height];
     }
 
     function set(uint256 tree, uint256 index, bytes32 leaf) private returns (bytes32 root) {

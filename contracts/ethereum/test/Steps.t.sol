@@ -351,7 +351,8 @@ contract StepsTest is Fixture {
     }
 
     function test_trees_that_are_full() public {
-        builder.fill();
+        builder.fill(type(uint32).max);
+        builder.fillMarket();
         for (uint256 i = 0; i < 48; ++i) {
             builder.evidence("root");
         }
@@ -360,7 +361,8 @@ contract StepsTest is Fixture {
     }
 
     function test_a_market_tree_that_is_full() public {
-        builder.fill();
+        builder.fill(type(uint32).max);
+        builder.fillMarket();
         for (uint256 i = 0; i < 48; ++i) {
             builder.evidence("root");
         }

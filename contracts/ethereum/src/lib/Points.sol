@@ -14,6 +14,8 @@ library Points {
     /// A 4096th root of unity: 7 ** ((MODULUS - 1) / 4096).
     uint256 internal constant OMEGA = 39033254847818212395286706435128746857159659164139250548781411570340225835782;
     address internal constant POINT_EVALUATION = address(0x0a);
+    /// It takes 50,000; one that refuses takes all that it is given.
+    uint256 internal constant POINT_EVALUATION_GAS = 60_000;
 
     /// @notice Where a blob's polynomial has the value of an element: elements lie in bit-reversed order.
     function point(uint256 element) internal pure returns (uint256 z) {
@@ -34,8 +36,9 @@ library Points {
         bytes calldata commitment,
         bytes calldata proof
     ) internal view {
-        (bool ok, bytes memory answer) =
-            POINT_EVALUATION.staticcall(abi.encodePacked(versionedHash, point(element), value, commitment, proof));
+        (bool ok, bytes memory answer) = POINT_EVALUATION.staticcall{gas: POINT_EVALUATION_GAS}(
+            abi.encodePacked(versionedHash, point(element), value, commitment, proof)
+        );
         // A chain without the precompile answers with nothing.
         require(ok && answer.length == 64, BadOpening());
     }
