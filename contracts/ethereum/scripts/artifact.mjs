@@ -33,7 +33,8 @@ const shown = {
   abi: built.abi,
   bytecode: built.bytecode.object,
   deployedBytecode: built.deployedBytecode.object,
-  immutables: built.deployedBytecode.immutableReferences,
+  // Where the constructor writes the rules: zeros above.
+  immutables: Object.values(built.deployedBytecode.immutableReferences).flat().sort((a, b) => a.start - b.start),
   executorDeployedBytecode: executor.deployedBytecode.object,
   storageLayout: layout,
 };

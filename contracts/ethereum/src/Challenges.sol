@@ -64,15 +64,8 @@ abstract contract Challenges is Blocks {
         (uint256 steps, uint256 count) = _open(c.header, c.step);
         require(c.cells.length == count * StateMachine.CELL_BYTES, WrongStep());
         _checkLeaf(c.header, c.step, steps, keccak256(c.cells), count, c.stateAfter, c.proof);
-        State memory state = c.state;
-        bytes32 before = StateMachine.hash(DOMAIN, state);
-        if (c.step == 0) {
-            require(before == _endState(_blocks[c.header.number - 1]), WrongStep());
-        } else {
-            _checkLeaf(c.header, c.step - 1, steps, c.cellsBefore, STEP_RECORDS, before, c.proofBefore);
-        }
-        (Fault fault, bytes32 stateAfter) =
-            EXECUTOR.execute(DOMAIN, state, c.cells, c.witness, c.step + 1 == steps);
+        _checkBefore(c, steps);
+        (Fault fault, bytes32 stateAfter) = _execute(c, c.step + 1 == steps);
         if (fault == Fault.None) {
             require(stateAfter != c.stateAfter, NoFraud());
             fault = Fault.WrongState;
@@ -118,6 +111,20 @@ abstract contract Challenges is Blocks {
         steps = _steps(header.records);
         require(step < steps, WrongStep());
         count = step + 1 < steps ? STEP_RECORDS : header.records - step * STEP_RECORDS;
+    }
+
+    /// The state before the step is the one that was registered for the step, or the block, before.
+    function _checkBefore(StepChallenge calldata c, uint256 steps) private view {
+        bytes32 before = StateMachine.hash(DOMAIN, c.state);
+        if (c.step == 0) {
+            require(before == _endState(_blocks[c.header.number - 1]), WrongStep());
+        } else {
+            _checkLeaf(c.header, c.step - 1, steps, c.cellsBefore, STEP_RECORDS, before, c.proofBefore);
+        }
+    }
+
+    function _execute(StepChallenge calldata c, bool last) private view returns (Fault, bytes32) {
+        return EXECUTOR.execute(DOMAIN, c.state, c.cells, c.witness, last);
     }
 
     function _checkLeaf(

@@ -500,6 +500,13 @@ contract StepsTest is Fixture {
         c = challengeOf(header, 0);
         c.witness = "";
         refused(c, StateMachine.WrongWitness.selector);
+        // Cut in the last sibling.
+        c = challengeOf(header, 0);
+        bytes memory short = c.witness;
+        assembly ("memory-safe") {
+            mstore(short, sub(mload(short), 1))
+        }
+        refused(c, Trees.BadProof.selector);
     }
 
     function refused(Challenges.StepChallenge memory c, bytes4 why) internal {
