@@ -31,9 +31,7 @@ abstract contract Blocks is Bonds, Oracles {
     );
     event Finalised(uint64 indexed number, bytes32 indexed hash);
     /// @notice The blocks from `number` to `last` fell.
-    event Fallen(
-        uint64 indexed number, uint64 last, Fault fault, address indexed challenger, uint128 reward
-    );
+    event Fallen(uint64 indexed number, uint64 last, Fault fault, address indexed challenger, uint128 reward);
 
     /// @notice How many records a step has; the last step of a block may have fewer.
     uint32 public constant STEP_RECORDS = 48;

@@ -158,8 +158,7 @@ abstract contract Challenges is Blocks {
         uint256 firstBlob = first / Points.ELEMENTS;
         uint256 size = Points.COMMITMENT_BYTES;
         require(
-            c.commitments.length == size * ((first + count - 1) / Points.ELEMENTS - firstBlob + 1),
-            Points.BadOpening()
+            c.commitments.length == size * ((first + count - 1) / Points.ELEMENTS - firstBlob + 1), Points.BadOpening()
         );
         for (uint256 i = 0; i < count; ++i) {
             bytes calldata opening = c.openings[i * OPENING_BYTES:(i + 1) * OPENING_BYTES];

@@ -20,13 +20,11 @@ contract Executor {
     /// @param cells The records, 31 bytes each.
     /// @param witness The leaves that they touch.
     /// @param last Whether the block ends with the step.
-    function execute(
-        bytes32 domain,
-        State memory state,
-        bytes calldata cells,
-        bytes calldata witness,
-        bool last
-    ) external view returns (Fault fault, bytes32 stateAfter) {
+    function execute(bytes32 domain, State memory state, bytes calldata cells, bytes calldata witness, bool last)
+        external
+        view
+        returns (Fault fault, bytes32 stateAfter)
+    {
         fault = StateMachine.run(state, cells, witness, last, IDeposits(msg.sender));
         if (fault == Fault.None) stateAfter = StateMachine.hash(domain, state);
     }

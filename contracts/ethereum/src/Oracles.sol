@@ -14,8 +14,7 @@ abstract contract Oracles is Store, EIP712 {
 
     event OraclesChanged(address[] oracles, uint256 threshold);
 
-    bytes32 internal constant EVIDENCE_TYPE =
-        keccak256("Evidence(bytes32 domain,uint64 number,bytes32 evidenceRoot)");
+    bytes32 internal constant EVIDENCE_TYPE = keccak256("Evidence(bytes32 domain,uint64 number,bytes32 evidenceRoot)");
 
     address[] internal _oracles;
     /// @notice How many of the oracles must sign.

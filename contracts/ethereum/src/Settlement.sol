@@ -11,13 +11,10 @@ import {Withdrawals} from "./Withdrawals.sol";
 /// @notice The owner may pause deposits and registrations, name oracles, and name an operator. It can't touch money, can't
 /// stop withdrawals, challenges or the exit, and can't change the rules.
 contract Settlement is Deposits, Withdrawals, Challenges {
-    constructor(
-        Rules memory rules,
-        address owner,
-        address operator,
-        address[] memory oracles,
-        uint256 threshold
-    ) Store(rules, owner, operator) Oracles(oracles, threshold) {}
+    constructor(Rules memory rules, address owner, address operator, address[] memory oracles, uint256 threshold)
+        Store(rules, owner, operator)
+        Oracles(oracles, threshold)
+    {}
 
     function pause() external onlyOwner {
         _pause();

@@ -30,12 +30,10 @@ abstract contract Withdrawals is Blocks {
     /// @param claims By ascending index.
     /// @param siblings Level by level from the bottom, left to right; those of empty subtrees and those that follow from
     /// the claims are left out.
-    function withdraw(
-        uint64 number,
-        StateParts calldata parts,
-        Claim[] calldata claims,
-        bytes32[] calldata siblings
-    ) external nonReentrant {
+    function withdraw(uint64 number, StateParts calldata parts, Claim[] calldata claims, bytes32[] calldata siblings)
+        external
+        nonReentrant
+    {
         bytes30[] memory keys = _prove(number, parts, claims, siblings);
         for (uint256 i = 0; i < keys.length; ++i) {
             _pay(keys[i], claims[i].owner, claims[i].withdrawable);

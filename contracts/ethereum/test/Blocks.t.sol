@@ -223,9 +223,7 @@ contract BlocksTest is Fixture {
 
     function endOf(Header memory h) internal pure returns (bytes32) {
         return keccak256(
-            bytes.concat(
-                hex"0d", h.stateRoot, bytes8(h.lastDeposit), bytes4(h.nextMarket), bytes1(0), new bytes(20)
-            )
+            bytes.concat(hex"0d", h.stateRoot, bytes8(h.lastDeposit), bytes4(h.nextMarket), bytes1(0), new bytes(20))
         );
     }
 

@@ -71,9 +71,7 @@ contract Builder {
     }
 
     function stateRoot(State memory s) public view returns (bytes32) {
-        return keccak256(
-            bytes.concat(hex"05", domain, s.accounts, s.market, bytes4(s.nextIndex), bytes16(s.total))
-        );
+        return keccak256(bytes.concat(hex"05", domain, s.accounts, s.market, bytes4(s.nextIndex), bytes16(s.total)));
     }
 
     function stateHash(State memory s) public view returns (bytes32) {

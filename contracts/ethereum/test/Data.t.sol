@@ -126,9 +126,8 @@ contract DataTest is Vectors {
         bytes memory steps;
         (header, steps) = builder.seal(EVIDENCE);
         header.records = 17;
-        header.eventsRoot = keccak256(
-            bytes.concat(hex"0e", builder.step(0).cellsHash, bytes4(uint32(17)), builder.step(0).stateAfter)
-        );
+        header.eventsRoot =
+            keccak256(bytes.concat(hex"0e", builder.step(0).cellsHash, bytes4(uint32(17)), builder.step(0).stateAfter));
         hashes.push(vm.parseJsonBytes32(blobs, ".right.versionedHash"));
         publish(1, hashes);
         bytes[] memory signed = signatures(header);
@@ -226,9 +225,7 @@ contract DataTest is Vectors {
         }
         bytes32[] memory level = new bytes32[](86);
         for (uint256 i = 0; i < 86; ++i) {
-            level[i] = keccak256(
-                bytes.concat(hex"0e", bytes32(0), bytes4(uint32(48)), i == 85 ? end : bytes32(0))
-            );
+            level[i] = keccak256(bytes.concat(hex"0e", bytes32(0), bytes4(uint32(48)), i == 85 ? end : bytes32(0)));
         }
         bytes32[] memory path = new bytes32[](7);
         for (uint256 height = 0; height < 7; ++height) {

@@ -104,9 +104,7 @@ contract DepositsTest is Fixture {
         evil.aim(address(settlement), abi.encodeCall(settlement.deposit, (CONSUMER, NAME_C, 10)));
         settlement.deposit(CONSUMER, NAME_C, 10);
         holds(!evil.reached(), "a deposit inside a deposit");
-        same(
-            bytes32(evil.refusal()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
-        );
+        same(bytes32(evil.refusal()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
         same(settlement.depositCount(), 1);
     }
 

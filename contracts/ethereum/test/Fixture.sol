@@ -190,11 +190,7 @@ abstract contract Fixture is Test {
     }
 
     /// The challenge of a step that the builder has.
-    function challengeOf(Header memory header, uint32 step)
-        internal
-        view
-        returns (Challenges.StepChallenge memory c)
-    {
+    function challengeOf(Header memory header, uint32 step) internal view returns (Challenges.StepChallenge memory c) {
         Builder.Step memory shown = builder.step(step);
         c.header = header;
         c.step = step;

@@ -118,9 +118,7 @@ contract GasDealsTest is Measure {
             builder.raw(builder.transferCell(12, place(i), place(i), 1_000));
         }
         (header, steps) = builder.seal(EVIDENCE);
-        all = abi.encodeCall(
-            settlement.withdrawMany, (2, builder.parts(), claims(0, PROVIDERS), proof(0, PROVIDERS))
-        );
+        all = abi.encodeCall(settlement.withdrawMany, (2, builder.parts(), claims(0, PROVIDERS), proof(0, PROVIDERS)));
         single = abi.encodeCall(settlement.withdraw, (2, builder.parts(), claims(50, 1), proof(50, 1)));
     }
 

@@ -140,9 +140,7 @@ contract WithdrawalsTest is Fixture {
         settlement.withdraw(1, parts, claims, siblings);
     }
 
-    function refused(StateParts memory parts, Claim[] memory claims, bytes32[] memory siblings, bytes4 why)
-        internal
-    {
+    function refused(StateParts memory parts, Claim[] memory claims, bytes32[] memory siblings, bytes4 why) internal {
         vm.expectRevert(why);
         settlement.withdraw(1, parts, claims, siblings);
     }
@@ -250,9 +248,7 @@ contract WithdrawalsTest is Fixture {
         (bool ok,) = address(settlement).call(again);
         holds(ok, "the batch itself goes through");
         holds(!evil.reached(), "a batch inside a batch");
-        same(
-            bytes32(evil.refusal()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
-        );
+        same(bytes32(evil.refusal()), bytes32(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector));
         same(token.balanceOf(PROVIDER), 290);
         same(token.balanceOf(CONSUMER), 300);
         same(settlement.totalPaid(), 590);

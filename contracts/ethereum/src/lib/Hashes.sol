@@ -45,9 +45,7 @@ library Hashes {
         uint128 creditable,
         uint32 creditor
     ) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encodePacked(STEP_STATE, root, lastDeposit, nextMarket, openVerdict, creditable, creditor)
-        );
+        return keccak256(abi.encodePacked(STEP_STATE, root, lastDeposit, nextMarket, openVerdict, creditable, creditor));
     }
 
     /// @notice The state at the end of a block: no verdict waits for evidence, no payment for its credits.

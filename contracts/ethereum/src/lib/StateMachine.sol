@@ -46,13 +46,11 @@ library StateMachine {
     /// @notice Applies the cells of a step one after the other.
     /// @param last Whether the block ends with them.
     /// @return The first fault; without one, `state` is the state after them.
-    function run(
-        State memory state,
-        bytes calldata cells,
-        bytes calldata witness,
-        bool last,
-        IDeposits deposits
-    ) internal view returns (Fault) {
+    function run(State memory state, bytes calldata cells, bytes calldata witness, bool last, IDeposits deposits)
+        internal
+        view
+        returns (Fault)
+    {
         Machine memory m;
         m.state = state;
         m.empty = Trees.empties();
