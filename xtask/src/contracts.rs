@@ -46,6 +46,7 @@ pub fn contracts(root: &Path, args: &ContractsArgs) -> Result<(), String> {
     interrupt::watch()?;
     let Chain::Ethereum = args.chain;
     let kit = Kit::ensure(&root.join("contracts/ethereum"))?;
+    kit.run("formatting", kit.forge(&["fmt", "--check", "src", "test"]))?;
     kit.run("the format's vectors", kit.script("scripts/vectors.mjs", args.record))?;
     kit.run("build", kit.forge(&["build", "--skip", "test"]))?;
     kit.run("the committed contract", kit.script("scripts/artifact.mjs", args.record))?;

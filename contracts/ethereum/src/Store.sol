@@ -43,7 +43,7 @@ abstract contract Store is Ownable2Step, Pausable, ReentrancyGuardTransient {
     error WrongRules();
 
     /// @notice How many blocks may wait for finality.
-    uint64 public constant MAX_OPEN = 16;
+    uint64 public constant MAX_OPEN = 64;
 
     bytes32 public immutable DOMAIN;
     IERC20 public immutable TOKEN;

@@ -374,12 +374,12 @@ contract BlocksTest is Fixture {
     function test_only_so_many_blocks_are_open() public {
         register(header, steps);
         builder.next(header);
-        for (uint256 i = 0; i < 15; ++i) {
+        for (uint256 i = 1; i < settlement.MAX_OPEN(); ++i) {
             registerNext();
         }
         (Header memory late, bytes memory none) = builder.seal(EVIDENCE);
         header = late;
-        refusedAt(16, none, Blocks.TooManyOpen.selector);
+        refusedAt(64, none, Blocks.TooManyOpen.selector);
         pass(WINDOW);
         settlement.finalise(1);
         register(late, none);

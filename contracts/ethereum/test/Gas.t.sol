@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Settlement} from "../src/Settlement.sol";
 import {Claim, Header, StateParts} from "../src/Types.sol";
 import {Fixture} from "./Fixture.sol";
 
@@ -68,6 +69,14 @@ contract GasChallengeTest is Measure {
         (header, steps) = builder.sealWith(keccak256("all mine"));
         register(header, steps);
         call_ = abi.encodeCall(settlement.challengeStep, (challengeOf(header, 1)));
+        // As many others as there can be fall with it.
+        Header memory last = header;
+        for (uint256 i = 1; i < settlement.MAX_OPEN(); ++i) {
+            last.parent = builder.headerHash(last);
+            (last.number, last.records) = (last.number + 1, 0);
+            (last.eventsRoot, last.evidenceRoot) = (0, 0);
+            register(last, "");
+        }
     }
 
     function place(uint32 i) internal pure returns (uint32) {
@@ -184,6 +193,27 @@ contract GasDealsTest is Measure {
         same(token.balanceOf(owner(50)), 2_000);
         figure("withdrawOne", withdrawn);
         figure("perDealSingly", (published + registered + finalised + PROVIDERS * withdrawn) / DEALS);
+    }
+
+    function test_gas_of_the_deployment() public {
+        address[] memory oracles = settlement.oracles();
+        bytes memory data =
+            abi.encodePacked(type(Settlement).creationCode, abi.encode(rules(), OWNER, OPERATOR, oracles, uint256(2)));
+        uint256 used = gasleft();
+        address made;
+        assembly ("memory-safe") {
+            made := create(0, add(data, 32), mload(data))
+        }
+        used -= gasleft();
+        holds(made != address(0), "deployed");
+        uint256 tokens = 0;
+        for (uint256 i = 0; i < data.length; ++i) {
+            tokens += data[i] == 0 ? 1 : 4;
+        }
+        uint256 gas = 21_000 + used + 4 * tokens;
+        holds(gas < 16_777_216, "a transaction may use no more");
+        holds(data.length <= 49_152, "nor carry more code");
+        figure("deploy", gas);
     }
 
     function test_gas_of_a_deposit() public {
