@@ -3,6 +3,7 @@
 mod backends;
 mod cache;
 mod contracts;
+mod fuzz;
 mod interrupt;
 mod peers;
 mod sim;
@@ -30,9 +31,10 @@ struct Cli {
 enum Task {
     /// Formatting, lints and all tests, on real servers: fetches them and stock S3 clients into a cache first.
     Test {
-        /// Minutes of simulated markets from seeds, after the tests; none unless given.
-        #[arg(long, default_value_t = 0.0)]
-        seeds: f64,
+        /// Minutes of simulated markets from seeds on each core, beside the tests and after them; 5 unless given, 0 leaves them out.
+        /// A run with a filter has none unless given.
+        #[arg(long)]
+        seeds: Option<f64>,
         /// Leave out the back ends of a cluster and the tests with stock clients: for machines without package registries.
         #[arg(long)]
         embedded: bool,
@@ -55,6 +57,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Feed every parser of outside bytes with inputs of libFuzzer's making, and say what breaks a law.
+    Fuzz(fuzz::FuzzArgs),
     /// Kill the real daemon thousands of times under load and count what was lost or doubled; goes on from its report.
     Soak(soak::SoakArgs),
     /// Measure, in a release build, and print the figures beside the machine's own limits.
@@ -73,12 +77,15 @@ enum Task {
     },
 }
 
+/// Minutes of seeds of each test run, on each core.
+const USUAL_SEEDS: f64 = 5.0;
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
-        Task::Test { embedded, seeds, filter } => test(embedded, &filter).and_then(|()| match seeds > 0.0 {
-            true => sim::seeds(seeds),
-            false => Ok(()),
-        }),
+        Task::Test { embedded, seeds, filter } => {
+            let usual = if filter.is_empty() { USUAL_SEEDS } else { 0.0 };
+            test(embedded, seeds.unwrap_or(usual), &filter)
+        }
         Task::Backends { action } => backends::act(action),
         Task::Peers => peers::kit(&root()).and_then(|kit| {
             use std::io::Write as _;
@@ -87,6 +94,7 @@ fn main() -> ExitCode {
         Task::Bench { name, json, record, rest } => bench(&name, json, record, &rest),
         Task::Sim { arguments } => sim::run(&arguments),
         Task::Contracts(args) => contracts::contracts(&root(), &args),
+        Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Soak(args) => soak::soak(&args),
     };
     match outcome {
@@ -114,8 +122,14 @@ fn run(what: &str, command: &mut Command) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{what} failed ({status})")) }
 }
 
-fn test(embedded: bool, filter: &[OsString]) -> Result<(), String> {
+fn test(embedded: bool, seeds: f64, filter: &[OsString]) -> Result<(), String> {
     interrupt::watch()?;
+    let seeds = (seeds > 0.0).then(|| sim::Seeds::begin(seeds)).transpose()?;
+    tests(embedded, filter)?;
+    seeds.map_or(Ok(()), sim::Seeds::end)
+}
+
+fn tests(embedded: bool, filter: &[OsString]) -> Result<(), String> {
     let features: &[&str] = match embedded {
         true => &[],
         false => &["--features", "orchestrator/cluster,orchestrator-bench/cluster"],

@@ -19,6 +19,9 @@ pub struct SoakArgs {
     /// Go on until the report has so many kills.
     #[arg(long, default_value_t = 10_000)]
     kills: u64,
+    /// Kill simulated processes instead, until docs/soak-simulated.json has so many.
+    #[arg(long, value_name = "KILLS", conflicts_with = "kills")]
+    simulated: Option<u64>,
     /// Kills of one round: one market, judged at its end.
     #[arg(long, default_value_t = 50)]
     round: u64,
@@ -56,6 +59,9 @@ struct Round {
 
 /// Runs rounds until there are enough kills.
 pub fn soak(args: &SoakArgs) -> Result<(), String> {
+    if let Some(kills) = args.simulated {
+        return crate::sim::soak(kills);
+    }
     let path = root().join(&args.report);
     let mut report = match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?,

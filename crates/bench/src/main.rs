@@ -16,6 +16,10 @@ mod row;
 mod seal;
 mod store;
 
+/// As in the daemon.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(about = "Benchmarks of the orchestrator, beside the machine's own limits")]
 struct Cli {

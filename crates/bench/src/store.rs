@@ -134,7 +134,7 @@ fn completed(document: &Document) -> Result<Write, Failure> {
     body["output"] = json!({"bucket": "b", "done": true});
     let expect = Expect::Field("lease_token".into(), 1.into());
     let op = WriteOp::Replace { expect, body: body.to_string() };
-    Ok(Write { collection: JOBS, id: document.id.clone(), op })
+    Ok(Write::new(JOBS, document.id.clone(), op))
 }
 
 async fn insert_all(db: &Arc<SqliteDatabase>, args: &Args, from: usize) -> Result<(), Failure> {

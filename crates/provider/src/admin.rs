@@ -5,9 +5,13 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    body::to_bytes,
     extract::{Path, Query, Request, State, rejection::JsonRejection},
-    http::{StatusCode, header::AUTHORIZATION},
-    middleware::{Next, from_fn_with_state},
+    http::{
+        StatusCode,
+        header::{ALLOW, AUTHORIZATION, CONTENT_TYPE},
+    },
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, put},
 };
@@ -86,6 +90,30 @@ impl From<StoreError> for Refusal {
     }
 }
 
+/// The longest text of the framework's own that is passed on.
+const LONGEST_TEXT: usize = 4 << 10;
+
+/// What the framework refuses by itself (a query, an address, a method) comes in the same form as our own refusals.
+async fn in_one_form(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let ours = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if ours || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let text = to_bytes(body, LONGEST_TEXT).await.unwrap_or_default();
+    let text = match String::from_utf8_lossy(&text) {
+        text if text.is_empty() => status.canonical_reason().unwrap_or("refused").to_owned(),
+        text => text.into_owned(),
+    };
+    let mut refusal = Refusal(status, "invalid", text).into_response();
+    if let Some(allowed) = parts.headers.get(ALLOW) {
+        refusal.headers_mut().insert(ALLOW, allowed.clone());
+    }
+    refusal
+}
+
 /// The admin API's routes.
 pub fn router(admin: Arc<Admin>) -> Router {
     Router::new()
@@ -101,6 +129,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .fallback(|| async { Refusal(StatusCode::NOT_FOUND, "not_found", "there is no such address".into()) })
         .layer(from_fn_with_state(admin.clone(), guard))
         .route("/health", get(health))
+        .layer(from_fn(in_one_form))
         .with_state(admin)
 }
 

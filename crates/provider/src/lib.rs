@@ -7,6 +7,9 @@
 pub mod admin;
 pub mod blobs;
 pub mod fault;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod live;
 pub mod qos;
 pub mod s3;

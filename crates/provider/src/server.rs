@@ -189,16 +189,7 @@ impl ProviderServer {
         let (s3, s3_addr) = listen(options.s3_listen).await?;
         let (admin, admin_addr) = listen(options.admin_listen).await?;
         let endpoint = options.public_endpoint.clone().unwrap_or_else(|| format!("http://{s3_addr}"));
-        let routes = admin::router(Arc::new(Admin {
-            shared: shared.clone(),
-            token_sha256: Sha256::digest(options.admin_token.as_bytes()).into(),
-            endpoint,
-            capacity: options.capacity,
-            provision_delay_us: i64::try_from(options.provision_delay_ms.saturating_mul(1000))
-                .unwrap_or(i64::MAX),
-            allow_faults: options.allow_faults,
-            order: tokio::sync::Mutex::new(()),
-        }));
+        let routes = admin::router(administration(&options, &shared, endpoint));
         let (stop, stopped) = watch::channel(false);
         let tasks = vec![
             tokio::spawn(serve_s3(s3, service(&shared), shared.clone(), stopped.clone())),
@@ -210,6 +201,24 @@ impl ProviderServer {
     }
 }
 
+/// What the admin API works with.
+pub(crate) fn administration(
+    options: &ProviderOptions,
+    shared: &Arc<Shared>,
+    endpoint: String,
+) -> Arc<Admin> {
+    Arc::new(Admin {
+        shared: shared.clone(),
+        token_sha256: Sha256::digest(options.admin_token.as_bytes()).into(),
+        endpoint,
+        capacity: options.capacity,
+        provision_delay_us: i64::try_from(options.provision_delay_ms.saturating_mul(1000))
+            .unwrap_or(i64::MAX),
+        allow_faults: options.allow_faults,
+        order: tokio::sync::Mutex::new(()),
+    })
+}
+
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -218,7 +227,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
 }
 
 /// Opens store and blobs, sweeps what a crash left, and fills the maps in memory. Blocks.
-fn open(options: &ProviderOptions) -> Result<Arc<Shared>, StartError> {
+pub(crate) fn open(options: &ProviderOptions) -> Result<Arc<Shared>, StartError> {
     std::fs::create_dir_all(&options.data_dir).map_err(StartError::Directory)?;
     private(&options.data_dir).map_err(StartError::Directory)?;
     // The store first: its lock keeps a second server from sweeping the files of the first.
@@ -256,7 +265,7 @@ fn private(directory: &std::path::Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn service(shared: &Arc<Shared>) -> S3Service {
+pub(crate) fn service(shared: &Arc<Shared>) -> S3Service {
     let mut builder = S3ServiceBuilder::new(Service::new(shared.clone()));
     builder.set_auth(Gate::new(shared.clone()));
     builder.set_access(Gate::new(shared.clone()));
@@ -329,7 +338,7 @@ async fn serve_s3(
 }
 
 /// One S3 request, metered, with faults injected.
-async fn answer(
+pub(crate) async fn answer(
     service: S3Service,
     shared: Arc<Shared>,
     mut request: HttpRequest,

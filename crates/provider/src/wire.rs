@@ -2,7 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+/// The store counts in 63 bits. A generation that did not fit would be kept as the largest that does, and no longer keep lower
+/// ones out.
+fn generation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let generation = u64::deserialize(deserializer)?;
+    match i64::try_from(generation) {
+        Ok(_) => Ok(generation),
+        Err(_) => Err(D::Error::custom("a generation is below 2^63")),
+    }
+}
 
 /// What a key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +57,8 @@ pub struct Description {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Allocate {
-    /// Generation of the caller.
+    /// Generation of the caller, below 2^63.
+    #[serde(deserialize_with = "generation")]
     pub generation: u64,
     /// Quota in bytes.
     pub bytes: u64,
@@ -71,7 +82,8 @@ pub struct Routing {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PutKey {
-    /// Generation of the caller.
+    /// Generation of the caller, below 2^63.
+    #[serde(deserialize_with = "generation")]
     pub generation: u64,
     /// S3 secret access key.
     pub secret: String,
@@ -92,7 +104,8 @@ impl std::fmt::Debug for PutKey {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Restrict {
-    /// Generation of the caller.
+    /// Generation of the caller, below 2^63.
+    #[serde(deserialize_with = "generation")]
     pub generation: u64,
     /// How wide it is open.
     pub level: Level,
@@ -102,7 +115,8 @@ pub struct Restrict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AtGeneration {
-    /// Generation of the caller.
+    /// Generation of the caller, below 2^63.
+    #[serde(deserialize_with = "generation")]
     pub generation: u64,
 }
 

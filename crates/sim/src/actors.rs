@@ -2,6 +2,8 @@
 //! its requests to some replica and repeats a request with the same idempotency key until somebody answers; what was
 //! acknowledged is written down.
 
+mod on_call;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -40,6 +42,9 @@ use crate::{
 const PATIENCE: Micros = Micros::from_secs(40);
 /// How often a request is sent before its client gives up.
 const TRIES: u32 = 25;
+
+/// What tells by the seed whether consumers leave at the end.
+const LEAVING: u64 = 9_000;
 
 /// Something that was acknowledged to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +131,8 @@ impl Stage {
         let operator: OperatorId = Id::from_uuid(uuid::Uuid::from_u128(1));
         let actor = self.actor("op".into(), Principal::Operator(operator), 30_000);
         tasks.push(Box::pin(actor.operate()));
+        let actor = self.actor("call".into(), Principal::Operator(operator), 40_000);
+        tasks.push(Box::pin(actor.stand_by()));
         tasks
     }
 }
@@ -261,6 +268,13 @@ impl Actor {
                 (_, Some((id, provider))) => self.store(id, provider),
             }
         }
+        // In most runs everybody leaves when the play is over, and the market is soon at rest; in the others it lives on until
+        // all that was paid for has ended by itself.
+        if Dice::new(self.stage.world.plan.seed, LEAVING).below(4) > 0 {
+            for (id, _) in mine {
+                self.close(id).await;
+            }
+        }
     }
 
     /// Stores and fetches data, straight at the provider.
@@ -284,7 +298,7 @@ impl Actor {
             consumer: None,
             target,
             bytes: Bytes(Bytes::GIB * self.dice.between(1, 2)),
-            period: Micros::from_secs(self.dice.between(100, 800)),
+            period: Micros::from_secs(self.dice.between(100, 600)),
             egress_allowance: Bytes(Bytes::GIB * self.dice.below(3)),
         };
         let key = self.key();

@@ -98,7 +98,7 @@ fn add_write(trail: &mut Trail, write: &Write) {
 
 impl Journal {
     /// Takes down a commit that was made.
-    pub fn commit(&self, at: Timestamp, lane: LaneId, changes: &Changeset) {
+    pub fn commit(&self, at: Timestamp, lane: LaneId, changes: Changeset) {
         let mut inner = self.inner.lock();
         inner.calls += 1;
         inner.trail.add(&at.as_micros().to_le_bytes());
@@ -106,8 +106,8 @@ impl Journal {
         for write in &changes.writes {
             add_write(&mut inner.trail, write);
         }
-        let watched = |write: &&Write| WATCHED.contains(&write.collection);
-        let writes: Vec<Write> = changes.writes.iter().filter(watched).cloned().collect();
+        let mut writes = changes.writes;
+        writes.retain(|write| WATCHED.contains(&write.collection));
         if !writes.is_empty() {
             inner.commits.push(Commit { at, lane, writes });
         }
@@ -123,7 +123,7 @@ impl Journal {
         if WATCHED.contains(&collection) {
             let op =
                 WriteOp::Replace { expect: Expect::Version(document.version), body: document.body.clone() };
-            let writes = vec![Write { collection, id: document.id.clone(), op }];
+            let writes = vec![Write::new(collection, document.id.clone(), op)];
             inner.commits.push(Commit { at, lane, writes });
         }
     }

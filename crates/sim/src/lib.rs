@@ -16,6 +16,7 @@ pub mod port;
 pub mod run;
 pub mod sabotage;
 pub mod shrink;
+pub mod soak;
 pub mod time;
 pub mod world;
 

@@ -1,13 +1,20 @@
 //! `orchestrator-sim`: runs seeds, and says which ones fail and how to run them again.
 
-use std::{io::Write, process::ExitCode, thread, time::Duration};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use clap::Parser;
 use orchestrator_sim::{
     Outcome, Plan, Profile, Sabotage,
-    many::{Batch, Failure, Summary, many},
+    many::{Batch, Failure, Limit, Summary, many},
     run,
     shrink::shrink,
+    soak::Report,
     time::seconds_here,
 };
 use tracing_subscriber::{
@@ -31,11 +38,20 @@ struct Cli {
     /// Stop after so many minutes.
     #[arg(long)]
     minutes: Option<f64>,
-    /// How long people and faults are let loose, in simulated hours.
-    #[arg(long, default_value_t = 0.25)]
-    hours: f64,
-    /// none, light, heavy, kills; or a list such as `db=0.02,provider=0.1,queue=drop:0.1+reorder:0.2,pause,restart,skew`; mixed: by
-    /// the seed.
+    /// `--minutes` are those that each thread gets of a processor: for runs beside something that goes first.
+    #[arg(long, requires = "minutes")]
+    beside: bool,
+    /// Go on from `--report` until so many processes were killed in all.
+    #[arg(long, value_name = "KILLS", requires = "report", conflicts_with_all = ["seed", "seeds", "minutes"])]
+    soak: Option<u64>,
+    /// The report of a soak, written after every few seeds.
+    #[arg(long, requires = "soak")]
+    report: Option<PathBuf>,
+    /// How long people and faults are let loose, in simulated hours; by the seed, 0.05 to 0.25, unless given.
+    #[arg(long)]
+    hours: Option<f64>,
+    /// none, light, heavy, kills; or a list such as `db=0.02,provider=0.1,queue=drop:0.1+reorder:0.2,pause,restart,skew`;
+    /// mixed: by the seed.
     #[arg(long, default_value = "mixed")]
     faults: String,
     /// Replicas; by the seed, one to three, unless given.
@@ -53,6 +69,9 @@ struct Cli {
     /// Run each seed twice and compare.
     #[arg(long)]
     twice: bool,
+    /// Say nothing on the way.
+    #[arg(long)]
+    quiet: bool,
     /// Leave failing seeds as they are.
     #[arg(long)]
     no_shrink: bool,
@@ -87,18 +106,32 @@ fn profile(text: &str, seed: u64) -> Result<Profile, String> {
     text.parse()
 }
 
+/// How long a seed's people and faults are let loose, in thousandths of an hour: most runs are short, for much happens in
+/// the first minutes, and coming to rest takes as long after each.
+const fn usual_length(seed: u64) -> u32 {
+    match seed / 8 % 4 {
+        0 => 250,
+        1 => 50,
+        _ => 100,
+    }
+}
+
 impl Cli {
     fn plan(&self, seed: u64) -> Plan {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked before")]
-        let millihours = (self.hours * 1e3).round() as u32;
+        let given = self.hours.map(|hours| (hours * 1e3).round() as u32);
         Plan {
-            millihours,
+            millihours: given.unwrap_or_else(|| usual_length(seed)),
             faults: profile(&self.faults, seed).unwrap_or_default(),
             replicas: self.replicas,
             consumers: self.consumers.max(1),
             sabotage: self.sabotage,
             ..Plan::new(seed)
         }
+    }
+
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
     }
 
     /// Runs a plan, twice if that was asked for.
@@ -121,13 +154,14 @@ fn main() -> ExitCode {
         eprintln!("error: --faults: {problem}");
         return ExitCode::from(2);
     }
-    if !(0.01..=1_000.0).contains(&cli.hours) {
+    if cli.hours.is_some_and(|hours| !(0.01..=1_000.0).contains(&hours)) {
         eprintln!("error: --hours: give a number from 0.01 to 1000");
         return ExitCode::from(2);
     }
-    match cli.seed {
-        Some(seed) => one(&cli, seed),
-        None => several(&cli),
+    match (cli.seed, &cli.report) {
+        (Some(seed), _) => one(&cli, seed),
+        (None, Some(report)) => soaked(&cli, report),
+        (None, None) => several(&cli),
     }
 }
 
@@ -166,14 +200,13 @@ fn one(cli: &Cli, seed: u64) -> ExitCode {
 }
 
 fn several(cli: &Cli) -> ExitCode {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let batch = Batch {
-        from: cli.seeds.0,
-        to: cli.seeds.1,
-        time: cli.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0)),
-        threads: cli.threads.unwrap_or(cores),
-        failures: 20,
+    let time = cli.minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
+    let limit = match time {
+        None => Limit::None,
+        Some(time) if cli.beside => Limit::Processor(time),
+        Some(time) => Limit::Wall(time),
     };
+    let batch = Batch { from: cli.seeds.0, to: cli.seeds.1, limit, threads: cli.threads(), failures: 20 };
     let mut last = 0.0;
     let mut summary = many(
         batch,
@@ -183,7 +216,7 @@ fn several(cli: &Cli) -> ExitCode {
             if !outcome.violations.is_empty() {
                 eprintln!("seed {} fails: {}", outcome.seed, outcome.violations.join("\n    "));
             }
-            if so_far.elapsed_seconds - last >= 10.0 {
+            if !cli.quiet && so_far.elapsed_seconds - last >= 10.0 {
                 last = so_far.elapsed_seconds;
                 let (seeds, kills) = (so_far.seeds, so_far.kills);
                 eprintln!("{last:.0} s: {seeds} seeds, {kills} kills, {} failures", so_far.failures.len());
@@ -201,6 +234,38 @@ fn several(cli: &Cli) -> ExitCode {
         tell(&summary);
     }
     if summary.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Goes on from a report until there are enough kills.
+fn soaked(cli: &Cli, path: &Path) -> ExitCode {
+    let soaking = || -> Result<Report, String> {
+        let mut report = Report::open(path, &cli.faults, cli.hours)?;
+        while report.kills < cli.soak.unwrap_or(0) {
+            let summary =
+                many(report.batch(cli.threads()), |seed| cli.plan(seed), |plan| cli.run(plan), |_, _| {});
+            report.add(&summary);
+            report.write(path)?;
+            if !cli.quiet {
+                eprintln!(
+                    "{} kills in {} seeds, {} failures",
+                    report.kills,
+                    report.seeds,
+                    report.failures.len()
+                );
+            }
+        }
+        Ok(report)
+    };
+    match soaking() {
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::from(2)
+        }
+        Ok(report) => {
+            say(&report.to_string());
+            if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        }
+    }
 }
 
 fn smaller(cli: &Cli, failure: &mut Failure) {

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::{
     judge::Counts,
     run::{Outcome, Plan},
@@ -23,6 +25,8 @@ pub struct Summary {
     pub next_seed: u64,
     /// Wall time.
     pub elapsed_seconds: f64,
+    /// Time on processors.
+    pub processor_seconds: f64,
     /// Seeds in a minute.
     pub seeds_per_minute: f64,
     /// Simulated hours.
@@ -40,7 +44,7 @@ pub struct Summary {
 }
 
 /// A seed that failed.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
     /// The seed.
     pub seed: u64,
@@ -70,6 +74,33 @@ impl Summary {
     }
 }
 
+/// When no more seeds are begun.
+#[derive(Debug, Clone, Copy)]
+pub enum Limit {
+    /// When all are through.
+    None,
+    /// After so much time.
+    Wall(Duration),
+    /// When a thread was on a processor for so long, each for itself.
+    Processor(Duration),
+}
+
+impl Limit {
+    fn is_reached(self, started: Instant) -> bool {
+        match self {
+            Self::None => false,
+            Self::Wall(limit) => started.elapsed() >= limit,
+            Self::Processor(limit) => processor_time() >= limit,
+        }
+    }
+}
+
+/// How long this thread was on a processor.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// How many are to be run, and where it ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch {
@@ -77,8 +108,8 @@ pub struct Batch {
     pub from: u64,
     /// The first seed that is not run any more.
     pub to: u64,
-    /// Runs no longer than this.
-    pub time: Option<Duration>,
+    /// When no more are begun.
+    pub limit: Limit,
     /// Threads.
     pub threads: usize,
     /// Ends after so many failures.
@@ -102,7 +133,7 @@ pub fn many(
             let (plan_of, run) = (&plan_of, &run);
             scope.spawn(move || {
                 while !enough.load(Ordering::Relaxed) {
-                    if batch.time.is_some_and(|time| started.elapsed() >= time) {
+                    if batch.limit.is_reached(started) {
                         return;
                     }
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -110,16 +141,19 @@ pub fn many(
                         return;
                     }
                     let plan = plan_of(seed);
+                    let before = processor_time();
                     let outcome = run(&plan);
-                    if sender.send((plan, outcome)).is_err() {
+                    let took = processor_time().saturating_sub(before);
+                    if sender.send((plan, outcome, took)).is_err() {
                         return;
                     }
                 }
             });
         }
         drop(sender);
-        for (plan, outcome) in outcomes {
+        for (plan, outcome, took) in outcomes {
             summary.add(&outcome, &plan);
+            summary.processor_seconds += took.as_secs_f64();
             summary.elapsed_seconds = started.elapsed().as_secs_f64();
             seen(&outcome, &summary);
             if summary.failures.len() >= batch.failures {
@@ -134,4 +168,30 @@ pub fn many(
     summary.next_seed = next.load(Ordering::Relaxed).min(batch.to);
     summary.failures.sort_by_key(|failure| failure.seed);
     summary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(limit: Limit) -> Summary {
+        let fails_at_seven = |plan: &Plan| {
+            let violations = if plan.seed == 7 { vec!["it is wrong".into()] } else { Vec::new() };
+            Outcome { seed: plan.seed, kills: 2, violations, ..Outcome::default() }
+        };
+        let batch = Batch { from: 1, to: 11, limit, threads: 2, failures: 20 };
+        many(batch, Plan::new, fails_at_seven, |_, _| {})
+    }
+
+    #[test]
+    fn every_seed_is_run_until_the_time_is_up() {
+        let summary = batch(Limit::None);
+        assert_eq!((summary.seeds, summary.next_seed, summary.kills), (10, 11, 20));
+        let failed: Vec<u64> = summary.failures.iter().map(|failure| failure.seed).collect();
+        assert_eq!(failed, [7]);
+        assert!(summary.failures[0].command.contains("--seed 7 "));
+        // Neither a clock that has run long enough nor a thread that has: no seed is begun.
+        assert_eq!(batch(Limit::Wall(Duration::ZERO)).seeds, 0);
+        assert_eq!(batch(Limit::Processor(Duration::ZERO)).seeds, 0);
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use orchestrator::{
     client::{
-        breaker::Breakers,
+        breaker::{Breakers, GuardedDa, GuardedProviders, GuardedSettlement, GuardedStorage},
         cache::{MemoryCache, MemoryCacheSettings},
         cron::{LocalCron, LocalOneTime, LocalScheduler, LocalSchedulerSettings},
         event_bus::LocalEventBus,
@@ -17,9 +17,11 @@ use orchestrator::{
         client::{
             clock::{Clock, Entropy},
             database::DatabaseClient,
+            provider::ProviderDirectory,
             queue::QueueClient,
+            storage::StorageClient,
         },
-        madara::job_queue::JobQueueClient,
+        madara::{da::DaClient, job_queue::JobQueueClient, settlement::SettlementClient},
         market::quantity::Micros,
     },
     service::answers::SharedAnswers,
@@ -152,7 +154,12 @@ impl Start {
     }
 
     async fn replica(&self) -> orchestrator::error::Result<Replica> {
-        let canary: Canary = Arc::new(|| async { true }.boxed());
+        // Whoever is cut off from the database does not reach itself either.
+        let faults = self.faults.clone();
+        let canary: Canary = Arc::new(move || {
+            let well = !faults.is_cut();
+            async move { well }.boxed()
+        });
         Replica::start(&self.world.config, self.ports().await?, &canary).await
     }
 
@@ -188,14 +195,7 @@ impl Start {
         let once = Arc::new(LocalOneTime::new(database.clone(), timer));
         let bus = Arc::new(LocalEventBus::new(triggers.clone(), 64));
         let cache = Arc::new(MemoryCache::new(clock.clone(), &MemoryCacheSettings::default()));
-        // They stand by, and are not between: faults reach the services as they are.
-        let breakers = Breakers::new(world.config.dependencies.breaker(), clock.clone(), entropy.clone());
-        let settlement = FaultySettlement {
-            layer: world.settlement.clone(),
-            effects: world.settled.clone(),
-            faults: faults.clone(),
-            sabotage: world.plan.sabotage,
-        };
+        let outside = self.dependencies(&clock, &entropy);
         Ok(Ports {
             node: self.node.clone(),
             shared: true,
@@ -207,7 +207,7 @@ impl Start {
             vault: world.vault(Dice::new(dice.draw(), 2)),
             cache: Arc::new(FaultyCache(cache, faults.clone())),
             answers: SharedAnswers::none(),
-            storage: Arc::new(FaultyStorage(world.storage.clone(), faults.clone())),
+            storage: outside.storage,
             queue: triggers,
             watched: None,
             job_queue,
@@ -217,15 +217,58 @@ impl Start {
             cron: Arc::new(FaultyCron(cron, faults.clone())),
             one_time: Arc::new(FaultyOnce(once, faults.clone())),
             schedules: Arc::new(schedules),
-            settlement: Arc::new(settlement),
-            da: Arc::new(FaultyDa(world.da.clone(), faults.clone())),
-            providers: Arc::new(SimDirectory {
-                providers: world.providers.clone(),
-                faults: faults.clone(),
-                world: self.outside.clone(),
-            }),
+            settlement: outside.settlement,
+            da: outside.da,
+            providers: outside.providers,
             probe: Arc::new(SimProbe { providers: world.providers.clone(), faults: faults.clone() }),
-            breakers,
+            breakers: outside.breakers,
         })
     }
+
+    /// What lies outside: behind breakers, as in the daemon, or with the faults reaching the services as they are.
+    fn dependencies(&self, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entropy>) -> Dependencies {
+        let (world, faults) = (&self.world, &self.faults);
+        let breakers = Breakers::new(world.config.dependencies.breaker(), clock.clone(), entropy.clone());
+        let layer = FaultySettlement {
+            layer: world.settlement.clone(),
+            effects: world.settled.clone(),
+            faults: faults.clone(),
+            sabotage: world.plan.sabotage,
+        };
+        let directory = SimDirectory {
+            providers: world.providers.clone(),
+            faults: faults.clone(),
+            world: self.outside.clone(),
+        };
+        let bare = Dependencies {
+            storage: Arc::new(FaultyStorage(world.storage.clone(), faults.clone())),
+            settlement: Arc::new(layer),
+            da: Arc::new(FaultyDa(world.da.clone(), faults.clone())),
+            providers: Arc::new(directory),
+            breakers,
+        };
+        if !world.guarded {
+            return bare;
+        }
+        let Dependencies { storage, settlement, da, providers, breakers } = bare;
+        Dependencies {
+            storage: Arc::new(GuardedStorage::new(storage, breakers.of("storage", "storage"))),
+            settlement: Arc::new(GuardedSettlement::new(
+                settlement,
+                breakers.of("settlement", "settlement layer"),
+            )),
+            da: Arc::new(GuardedDa::new(da, breakers.of("da", "data availability"))),
+            providers: Arc::new(GuardedProviders::new(providers, breakers.clone())),
+            breakers,
+        }
+    }
+}
+
+/// The ports of what lies outside.
+struct Dependencies {
+    storage: Arc<dyn StorageClient>,
+    settlement: Arc<dyn SettlementClient>,
+    da: Arc<dyn DaClient>,
+    providers: Arc<dyn ProviderDirectory>,
+    breakers: Breakers,
 }

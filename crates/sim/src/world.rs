@@ -42,8 +42,8 @@ use crate::{
     journal::Journal,
     lane::Fuse,
     port::{
+        broker::SimBroker,
         database::{SharedStore, SimDatabase},
-        messages::SimBroker,
         provider::{Providers, SimProvider},
         settlement::Effects,
     },
@@ -87,6 +87,8 @@ pub struct World {
     pub config: Arc<Config>,
     /// Whether workers learn of jobs by hints.
     pub hinted: bool,
+    /// Whether breakers stand before what lies outside.
+    pub guarded: bool,
 }
 
 /// Who is in the market.
@@ -104,7 +106,7 @@ fn config() -> Config {
     let secs = HumanDuration::secs;
     config.market.reservation_ttl = secs(150);
     config.market.closing_grace = secs(60);
-    config.market.dispute_deadline = secs(400);
+    config.market.dispute_deadline = secs(300);
     config.market.max_teardowns_per_hour = 1_000;
     config.sla.bucket = secs(60);
     config.sla.billing_period = secs(240);
@@ -112,6 +114,7 @@ fn config() -> Config {
     config.prober.interval = secs(60);
     config.access.rotation_overlap = secs(300);
     config.settlement.finality = secs(5);
+    config.dependencies.canary_interval = secs(20);
     let triggers = &mut config.triggers;
     triggers.expire_reservations = secs(60);
     triggers.end_periods = secs(60);
@@ -119,7 +122,7 @@ fn config() -> Config {
     triggers.seal_blocks = secs(90);
     triggers.watch_deposits = secs(90);
     triggers.expire_disputes = secs(120);
-    triggers.reconcile = secs(300);
+    triggers.reconcile = secs(200);
     triggers.unit_maintenance = secs(120);
     triggers.expire_credentials = secs(120);
     triggers.reprice = secs(600);
@@ -139,6 +142,7 @@ impl World {
         let rules = LocalRules { confirm_after: Micros::ZERO, final_after: Micros::from_secs(5) };
         let store = SharedStore::new(journal.clone(), plan.sabotage, Dice::new(plan.seed, 1));
         let hinted = Dice::new(plan.seed, 2).below(2) == 1;
+        let guarded = Dice::new(plan.seed, 9).below(2) == 1;
         Self {
             time: time.clone(),
             weather: Arc::new(Weather::new(plan.faults.clone(), until)),
@@ -152,6 +156,7 @@ impl World {
             providers: Providers::default(),
             config: Arc::new(config()),
             hinted,
+            guarded,
             plan: Arc::new(plan),
             journal,
         }

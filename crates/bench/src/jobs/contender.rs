@@ -214,13 +214,15 @@ impl Session {
                 command
             }
         };
-        command.env("WORLD", &self.world).envs(&self.environment);
+        command.env("WORLD", &self.world).envs(&self.environment).current_dir(self.directory.path());
         Ok(Program::start(&mut command, &self.log())?.0)
     }
 
     fn serve(&mut self, command: &[OsString], port: u16) -> Result<(), Fault> {
         let log = self.log();
-        let (server, _) = Program::start(&mut program::kept(command)?, &log)?;
+        let mut kept = program::kept(command)?;
+        // Some leave things where they stand.
+        let (server, _) = Program::start(kept.current_dir(self.directory.path()), &log)?;
         self.servers.push(server);
         wait_for(port).map_err(|fault| {
             let said = fs::read_to_string(&log).unwrap_or_default();

@@ -411,3 +411,7 @@ pub const fn transition(from: JobState, event: JobEvent) -> Result<JobState, Inv
         _ => return Err(InvalidJobTransition { from, event }),
     })
 }
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

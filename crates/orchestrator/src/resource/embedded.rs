@@ -208,7 +208,7 @@ pub async fn next_boot_epoch(
                 (epoch, WriteOp::Replace { expect, body: json!({"epoch": epoch}).to_string() })
             }
         };
-        let write = Write { collection: schema::META, id: BOOT.to_owned(), op };
+        let write = Write::new(schema::META, BOOT, op);
         match committer.commit(Changeset { writes: vec![write] }).await {
             Ok(()) => return Ok(epoch),
             Err(DatabaseError::Conflict { .. } | DatabaseError::AlreadyExists { .. }) => {}

@@ -77,7 +77,7 @@ fn write() -> impl Strategy<Value = Write> {
         1 => expect().prop_map(|expect| WriteOp::Delete { expect }),
         1 => expect().prop_map(|expect| WriteOp::Require { expect }),
     ];
-    (collection(), "[a-f]", op).prop_map(|(collection, id, op)| Write { collection, id, op })
+    (collection(), "[a-f]", op).prop_map(|(collection, id, op)| Write::new(collection, id, op))
 }
 
 fn filter() -> impl Strategy<Value = Filter> {

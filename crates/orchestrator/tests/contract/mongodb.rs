@@ -248,11 +248,7 @@ async fn two_that_require_what_the_other_changes_do_not_both_pass() {
                 expect: Expect::Version(1),
                 body: json!({"on": false}).to_string(),
             };
-            changes.writes.push(orchestrator::core::client::database::Write {
-                collection: JOBS,
-                id: mine.to_owned(),
-                op: write,
-            });
+            changes.writes.push(orchestrator::core::client::database::Write::new(JOBS, mine, write));
             changes
         };
         let (first, second) = tokio::join!(one.commit(off(&a, &b)), two.commit(off(&b, &a)));
@@ -360,8 +356,8 @@ async fn changed_indexes_are_told_and_mended() {
     const SMALL: &[CollectionSpec] = &[CollectionSpec {
         collection: JOBS,
         indexes: &[
-            IndexSpec { name: "by_due", fields: &["due"], unique: false },
-            IndexSpec { name: "by_dedup", fields: &["dedup"], unique: true },
+            IndexSpec { name: "by_due", fields: &["due"], unique: false, passing: &[] },
+            IndexSpec { name: "by_dedup", fields: &["dedup"], unique: true, passing: &[] },
         ],
     }];
     let (settings, _drops) = settings();

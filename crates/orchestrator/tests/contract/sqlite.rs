@@ -96,6 +96,53 @@ async fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     assert_eq!(db.count(UNITS, Filter::All).await.unwrap(), kept);
 }
 
+#[tokio::test]
+async fn of_changesets_given_together_the_one_that_does_not_fit_the_disk_fails_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { max_pages: Some(400), ..Options::default() };
+    let db = SqliteDatabase::open(&dir.path().join("db"), options).unwrap();
+    db.connect(schema::ALL).await.unwrap();
+    let unit = |id: &str, bytes: usize| {
+        let mut changes = Changeset::new();
+        changes.insert_json(UNITS, id.to_owned(), &json!({"pad": "x".repeat(bytes)}));
+        changes
+    };
+    let answers = db.commit_each(vec![unit("a", 10), unit("b", 4_000_000), unit("c", 10)]).await;
+    assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+    assert!(matches!(answers[1], Err(DatabaseError::Full)), "{answers:?}");
+    assert_eq!(db.count(UNITS, Filter::All).await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_moved_while_others_write_and_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let options = Options { checkpoint_pages: 200, ..Options::default() };
+    let db = SqliteDatabase::open(&path, options).unwrap();
+    db.connect(schema::ALL).await.unwrap();
+    let writers = (0..4).map(|writer| {
+        let db = Arc::clone(&db);
+        tokio::spawn(async move {
+            for n in 0..400 {
+                let mut changes = Changeset::new();
+                for part in 0..10 {
+                    let body = json!({"updated_at": n, "pad": "x".repeat(700)});
+                    changes.insert_json(UNITS, format!("{writer}-{n}-{part}"), &body);
+                }
+                db.commit(changes).await.unwrap();
+            }
+        })
+    });
+    join_all(writers).await.into_iter().for_each(|ended| ended.unwrap());
+    assert!(db.stats().checkpoints > 0, "{:?}", db.stats());
+    // More than twice as much was written.
+    let log = std::fs::metadata(dir.path().join("db-wal")).unwrap().len();
+    assert!(log < 9 * 200 * 8_220, "{log} bytes");
+    drop(db);
+    let db = open(&path).await;
+    assert_eq!(db.count(UNITS, Filter::All).await.unwrap(), 16_000);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_request_spares_the_rest_of_its_batch() {
     let dir = tempfile::tempdir().unwrap();
@@ -175,13 +222,13 @@ async fn a_new_index_covers_what_is_there() {
     const AFTER: &[CollectionSpec] = &[CollectionSpec {
         collection: JOBS,
         indexes: &[
-            IndexSpec { name: "by_side", fields: &["in.side"], unique: true },
-            IndexSpec { name: "by_due", fields: &["due"], unique: false },
+            IndexSpec { name: "by_side", fields: &["in.side"], unique: true, passing: &[] },
+            IndexSpec { name: "by_due", fields: &["due"], unique: false, passing: &[] },
         ],
     }];
     const CHANGED: &[CollectionSpec] = &[CollectionSpec {
         collection: JOBS,
-        indexes: &[IndexSpec { name: "by_side", fields: &["in.side"], unique: false }],
+        indexes: &[IndexSpec { name: "by_side", fields: &["in.side"], unique: false, passing: &[] }],
     }];
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");

@@ -1,6 +1,9 @@
 //! A whole market in memory that outlives its processes: a [`Store`] holds what survives a crash, a [`Node`] is one process
 //! over it. Time stands still unless a test moves it, and chance is seeded.
 
+mod check;
+mod mortal;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -68,6 +71,8 @@ use orchestrator::{
 };
 use zeroize::Zeroizing;
 
+pub use self::mortal::Mortal;
+
 pub const START: Timestamp = Timestamp(1_760_000_000_000_000);
 pub const HOUR: Micros = Micros::from_secs(3_600);
 /// What one allocation of the tests holds, and the length of its period.
@@ -89,63 +94,6 @@ pub struct Store {
     pub owner: ProviderId,
     pub consumers: Vec<ConsumerId>,
     pub units: Vec<UnitId>,
-}
-
-/// Lets writes through until it dies: the fatal one takes hold, or not, and from then on nothing is answered.
-pub struct Mortal {
-    inner: Arc<MemoryDatabase>,
-    left: AtomicI64,
-    applies_the_last: bool,
-}
-
-impl Mortal {
-    pub fn new(inner: Arc<MemoryDatabase>, lives: i64, applies_the_last: bool) -> Arc<Self> {
-        Arc::new(Self { inner, left: AtomicI64::new(lives), applies_the_last })
-    }
-
-    pub fn is_dead(&self) -> bool {
-        self.left.load(Ordering::SeqCst) < 0
-    }
-
-    /// Nothing is answered from now on.
-    pub fn kill(&self) {
-        self.left.store(-1, Ordering::SeqCst);
-    }
-
-    /// Writes that it saw: claims and commits.
-    pub fn writes(&self) -> i64 {
-        i64::MAX.saturating_sub(self.left.load(Ordering::SeqCst))
-    }
-
-    /// Whether this write is to be carried out, and whether it is answered.
-    fn passes(&self) -> (bool, bool) {
-        let left = self.left.fetch_sub(1, Ordering::SeqCst);
-        (left > 0 || (left == 0 && self.applies_the_last), left > 0)
-    }
-}
-
-fn dead<T>() -> DbResult<T> {
-    Err(DatabaseError::Unavailable("the process has died".into()))
-}
-
-#[async_trait]
-impl Committer for Mortal {
-    async fn commit(&self, changeset: Changeset) -> DbResult<()> {
-        let (happens, answered) = self.passes();
-        if happens {
-            self.inner.commit(changeset).await?;
-        }
-        if answered { Ok(()) } else { dead() }
-    }
-}
-
-#[async_trait]
-impl Claimer for Mortal {
-    async fn claim(&self, claim: Claim) -> DbResult<Vec<Document>> {
-        let (happens, answered) = self.passes();
-        let claimed = if happens { self.inner.claim(claim).await? } else { Vec::new() };
-        if answered { Ok(claimed) } else { dead() }
-    }
 }
 
 /// One process.
@@ -366,64 +314,6 @@ impl Store {
             read_at: self.clock.now(),
         };
         self.provider.set_usage(id, usage);
-    }
-
-    /// What must hold at every moment: capacity was never oversold, the counters of the units agree with the allocations,
-    /// and the money of all accounts is what deposits brought in.
-    pub async fn check(&self) {
-        let allocations = self.allocations().await;
-        for unit in &self.units {
-            let unit = self.db.load::<DataUnit>(&unit.to_string()).await.unwrap().unwrap().value;
-            let mine = || allocations.iter().filter(|a| a.unit == unit.id && !a.state.is_terminal());
-            let held: i64 = mine().map(|a| a.bytes.signed()).sum();
-            assert!(unit.free >= 0, "oversold");
-            assert_eq!(unit.free, unit.capacity.signed() - held, "free capacity of a unit");
-            assert_eq!(unit.live, i64::try_from(mine().count()).unwrap());
-            assert_eq!(unit.active, i64::try_from(mine().filter(|a| a.state.is_in_use()).count()).unwrap());
-        }
-        let mut sums: BTreeMap<AccountKey, (u128, u128)> = BTreeMap::new();
-        let mut released = 0;
-        for transfer in self.transfers().await {
-            if transfer.kind != TransferKind::Deposit {
-                sums.entry(transfer.debit).or_default().1 += transfer.amount.0;
-            }
-            // What is released for withdrawal leaves the balance, not the account.
-            if transfer.kind == TransferKind::Withdraw {
-                released += transfer.amount.0;
-            } else {
-                sums.entry(transfer.credit).or_default().0 += transfer.amount.0;
-            }
-        }
-        for (key, (came, went)) in &sums {
-            assert!(came >= went, "{key} was overdrawn");
-            if !key.is_summed() {
-                assert_eq!(
-                    self.balance(*key).await,
-                    came - went,
-                    "{key}: the balance is not the sum of transfers"
-                );
-            }
-        }
-        let deposits = FUNDS * (self.consumers.len() as u128 + 1);
-        assert_eq!(sums.values().map(|(came, went)| came - went).sum::<u128>() + released, deposits);
-    }
-
-    /// What must hold when all is over: nothing is held any more, by anybody.
-    pub async fn check_the_end(&self) {
-        self.check().await;
-        for allocation in self.allocations().await {
-            assert!(allocation.state.is_terminal(), "{}: {:?}", allocation.id, allocation.state);
-            assert_eq!(self.balance(AccountKey::Escrow(allocation.id)).await, 0);
-            assert_eq!(self.provider.level(allocation.id), None, "still there at the provider");
-            assert!(self.provider.keys(allocation.id).is_empty());
-        }
-        for job in self.db.list_all::<Job>(Filter::All).await.unwrap() {
-            assert!(job.value.state.is_terminal(), "{:?}", job.value);
-        }
-        assert_eq!(self.db.count(schema::UNSEALED, Filter::All).await.unwrap(), 0, "all is sealed");
-        let report = verify_ledger(&self.settlement, &self.da).await.unwrap();
-        assert!(report.holds(), "{:?}", report.problems);
-        assert!(report.is_final);
     }
 }
 

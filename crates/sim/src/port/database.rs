@@ -67,8 +67,8 @@ impl SharedStore {
         }
         self.tamper(&mut changes).await?;
         self.memory.commit(changes.clone()).await?;
-        self.journal.commit(faults.time().now(), faults.lane(), &changes);
         self.tell(faults, &changes);
+        self.journal.commit(faults.time().now(), faults.lane(), changes);
         Ok(())
     }
 

@@ -11,54 +11,22 @@ use orchestrator::core::{
     market::quantity::Micros,
 };
 
+use super::behind;
 use crate::faults::{Faults, Injected, Port, through};
 
-/// Storage behind faults.
-pub struct FaultyStorage(pub Arc<dyn StorageClient>, pub Faults);
+behind! {
+    /// Storage behind faults.
+    pub struct FaultyStorage(dyn StorageClient);
+    at Port::Storage, or StorageError::Unavailable(Box::new(Injected)), as StorageError;
 
-fn away() -> StorageError {
-    StorageError::Unavailable(Box::new(Injected))
-}
-
-#[async_trait]
-impl StorageClient for FaultyStorage {
-    async fn create_bucket(&self, bucket: &str) -> Result<(), StorageError> {
-        through!(self.1, Port::Storage, self.0.create_bucket(bucket), away())
-    }
-
-    async fn delete_bucket(&self, bucket: &str) -> Result<(), StorageError> {
-        through!(self.1, Port::Storage, self.0.delete_bucket(bucket), away())
-    }
-
-    async fn put(&self, bucket: &str, key: &str, body: ByteStream) -> Result<u64, StorageError> {
-        through!(self.1, Port::Storage, self.0.put(bucket, key, body), away())
-    }
-
-    async fn get(&self, bucket: &str, key: &str) -> Result<ByteStream, StorageError> {
-        through!(self.1, Port::Storage, self.0.get(bucket, key), away())
-    }
-
-    async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, StorageError> {
-        through!(self.1, Port::Storage, self.0.head(bucket, key), away())
-    }
-
-    async fn list(
-        &self,
-        bucket: &str,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<ObjectPage, StorageError> {
-        through!(self.1, Port::Storage, self.0.list(bucket, prefix, after, limit), away())
-    }
-
-    async fn delete(&self, bucket: &str, key: &str) -> Result<(), StorageError> {
-        through!(self.1, Port::Storage, self.0.delete(bucket, key), away())
-    }
-
-    async fn presign_get(&self, bucket: &str, key: &str, expires: Micros) -> Result<String, StorageError> {
-        through!(self.1, Port::Storage, self.0.presign_get(bucket, key, expires), away())
-    }
+    fn create_bucket(bucket: &str) -> ();
+    fn delete_bucket(bucket: &str) -> ();
+    fn put(bucket: &str, key: &str, body: ByteStream) -> u64;
+    fn get(bucket: &str, key: &str) -> ByteStream;
+    fn head(bucket: &str, key: &str) -> ObjectInfo;
+    fn list(bucket: &str, prefix: &str, after: Option<&str>, limit: usize) -> ObjectPage;
+    fn delete(bucket: &str, key: &str) -> ();
+    fn presign_get(bucket: &str, key: &str, expires: Micros) -> String;
 }
 
 /// A cache behind faults; it may also forget.

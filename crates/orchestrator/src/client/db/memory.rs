@@ -2,20 +2,23 @@
 //! so a changeset is seen as a whole or not at all.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::Arc,
 };
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
-use serde_json::{Map, Value};
 
-use super::value::{self, Key};
+use super::{
+    scan,
+    value::{self, Key},
+};
 use crate::core::client::{
     database::{
         Changeset, Claim, Claimer, Committer, Cursor, DatabaseClient, DatabaseError, Document, Filter, Page,
-        Query, Reader, Result, Scalar, Write, WriteOp,
+        Query, Reader, Result, Scalar, Sort, Write, WriteOp,
     },
     schema::{self, Collection, CollectionSpec},
 };
@@ -45,23 +48,36 @@ impl MemoryDatabase {
 #[derive(Debug, Default)]
 struct State {
     open: bool,
-    tables: HashMap<Collection, Table>,
+    tables: BTreeMap<Collection, Table>,
 }
 
 #[derive(Debug)]
 struct Table {
-    spec: CollectionSpec,
-    rows: BTreeMap<String, Arc<Row>>,
-    unique: HashMap<&'static str, HashMap<Vec<Key>, String>>,
-    /// Ids by the value of the first field of each index, null left out: where a search may begin.
-    leading: Vec<(&'static str, BTreeMap<Key, BTreeSet<String>>)>,
+    collection: Collection,
+    /// Every path that an index names, each once.
+    paths: Vec<&'static str>,
+    rows: BTreeMap<Arc<str>, Arc<Row>>,
+    unique: Vec<Unique>,
+    /// Ids by the value of the first field of each index, null left out: where a search may begin. The field is named by its
+    /// place in `paths`.
+    leading: Vec<(usize, BTreeMap<Key, BTreeSet<Arc<str>>>)>,
 }
 
+/// A unique index.
+#[derive(Debug)]
+struct Unique {
+    name: &'static str,
+    /// The places of its fields in the table's `paths`.
+    places: Vec<usize>,
+    holders: BTreeMap<Vec<Key>, Arc<str>>,
+}
+
+/// A document, with the keys at the table's `paths`. Whatever else is asked for is read from the text.
 #[derive(Debug)]
 struct Row {
     version: u64,
     text: String,
-    body: Map<String, Value>,
+    keys: Vec<Key>,
 }
 
 /// What a write took away, so that it can be put back.
@@ -71,12 +87,7 @@ impl State {
     fn open(&mut self, schema: &'static [CollectionSpec]) {
         self.open = true;
         for spec in schema {
-            self.tables.entry(spec.collection).or_insert_with(|| Table {
-                spec: *spec,
-                rows: BTreeMap::new(),
-                unique: HashMap::new(),
-                leading: leading(spec),
-            });
+            self.tables.entry(spec.collection).or_insert_with(|| Table::new(spec));
         }
     }
 
@@ -117,42 +128,48 @@ impl State {
         Ok(())
     }
 
-    fn check(&self, write: &Write) -> Result<()> {
+    /// Refuses a write that is wrong in itself; answers the keys of the body that it brings, if it brings one.
+    fn check(&self, write: &Write) -> Result<Vec<Key>> {
         let table = self.table(write.collection)?;
-        if let WriteOp::Insert { body } | WriteOp::Replace { body, .. } = &write.op {
-            let body = value::parse(write.collection, &write.id, body)?;
-            value::unique_keys(&table.spec, &body)?;
+        let (WriteOp::Insert { body } | WriteOp::Replace { body, .. }) = &write.op else {
+            return Ok(Vec::new());
+        };
+        value::check_object(write.collection, &write.id, body)?;
+        let keys = scan::keys(body, &table.paths);
+        for index in &table.unique {
+            index.key(table.collection, &keys)?;
         }
-        Ok(())
+        Ok(keys)
     }
 
-    fn write(&mut self, write: Write, undo: &mut Undo) -> Result<()> {
-        let Write { collection, id, op } = write;
-        let present = self.table(collection)?.rows.get(&id).cloned();
+    /// Carries out a write that was checked; `keys` are those that the check found.
+    fn write(&mut self, write: Write, keys: Vec<Key>, undo: &mut Undo) -> Result<()> {
+        let Write { collection, id, op, .. } = write;
+        let table = self.table(collection)?;
+        let present = table.rows.get(id.as_str()).cloned();
         if let WriteOp::Insert { body: text } = op {
             if present.is_some() {
                 return Err(DatabaseError::AlreadyExists { collection, id, index: "id".into() });
             }
-            let row = Row::new(collection, &id, 1, text)?;
-            return self.put(collection, &id, Some(row), undo);
+            return self.put(collection, &id, Some(Row { version: 1, text, keys }), undo);
         }
         let Some(present) = present else { return Err(DatabaseError::Missing { collection, id }) };
+        let version = present.version + 1;
         match op {
             WriteOp::Insert { .. } => Ok(()),
             WriteOp::Replace { expect, .. } | WriteOp::Delete { expect } | WriteOp::Require { expect }
-                if !value::holds(&expect, present.version, &present.body) =>
+                if !value::holds(&expect, present.version, |path| table.field(&present, path)) =>
             {
                 Err(DatabaseError::Conflict { collection, id })
             }
             WriteOp::Replace { body: text, .. } => {
-                let row = Row::new(collection, &id, present.version + 1, text)?;
-                self.put(collection, &id, Some(row), undo)
+                self.put(collection, &id, Some(Row { version, text, keys }), undo)
             }
             WriteOp::Delete { .. } => self.put(collection, &id, None, undo),
             WriteOp::Require { .. } => Ok(()),
             WriteOp::Add { field, delta, floor } => {
                 let text = value::add((collection, &id), &present.text, &field, delta, floor)?;
-                let row = Row::new(collection, &id, present.version + 1, text)?;
+                let row = table.row(version, text);
                 self.put(collection, &id, Some(row), undo)
             }
         }
@@ -160,81 +177,148 @@ impl State {
 }
 
 impl Row {
-    fn new(collection: Collection, id: &str, version: u64, text: String) -> Result<Self> {
-        let body = value::parse(collection, id, &text)?;
-        Ok(Self { version, text, body })
-    }
-
     fn document(&self, id: &str) -> Document {
         Document { id: id.to_owned(), version: self.version, body: self.text.clone() }
     }
 }
 
+/// What a row has at a place, if it is there and not null.
+fn key_at(row: Option<&Arc<Row>>, place: usize) -> Option<&Key> {
+    row?.keys.get(place).filter(|key| **key != Key::Null)
+}
+
+impl Unique {
+    /// The key of a document with these keys; `None` when it is not in the index.
+    fn key(&self, collection: Collection, keys: &[Key]) -> Result<Option<Vec<Key>>> {
+        let found: Vec<Key> = self.places.iter().filter_map(|place| keys.get(*place)).cloned().collect();
+        match found.first() {
+            None | Some(Key::Null) => Ok(None),
+            Some(_) if found.contains(&Key::Other) => Err(value::not_indexable(collection, self.name)),
+            Some(_) => Ok(Some(found)),
+        }
+    }
+}
+
 impl Table {
+    fn new(spec: &CollectionSpec) -> Self {
+        let mut paths: Vec<&'static str> = Vec::new();
+        let mut place = |field: &'static str| {
+            let known = paths.iter().position(|known| *known == field);
+            known.unwrap_or_else(|| {
+                paths.push(field);
+                paths.len() - 1
+            })
+        };
+        let (mut unique, mut leading) = (Vec::new(), BTreeSet::new());
+        for index in spec.indexes {
+            let places: Vec<usize> = index.fields.iter().map(|field| place(field)).collect();
+            leading.extend(places.first().copied());
+            if index.unique {
+                unique.push(Unique { name: index.name, places, holders: BTreeMap::new() });
+            }
+        }
+        let leading = leading.into_iter().map(|place| (place, BTreeMap::new())).collect();
+        Self { collection: spec.collection, paths, rows: BTreeMap::new(), unique, leading }
+    }
+
+    fn row(&self, version: u64, text: String) -> Row {
+        let keys = scan::keys(&text, &self.paths);
+        Row { version, text, keys }
+    }
+
+    /// The key of a row at a path.
+    fn field<'a>(&self, row: &'a Row, path: &str) -> Cow<'a, Key> {
+        let place = self.paths.iter().position(|known| *known == path);
+        match place.and_then(|place| row.keys.get(place)) {
+            Some(key) => Cow::Borrowed(key),
+            None => Cow::Owned(scan::key(&row.text, path)),
+        }
+    }
+
+    /// Where a row stands in a sort, before its id and the direction are looked at.
+    fn position<'a>(&self, row: &'a Row, sort: &Sort) -> Cow<'a, Key> {
+        value::sort_field(sort).map_or(Cow::Owned(Key::Null), |field| self.field(row, field))
+    }
+
     /// Puts a row in place of the present one, or removes it, and returns what was there.
     fn put(&mut self, id: &str, row: Option<Row>) -> Result<Option<Arc<Row>>> {
-        let keys = match &row {
-            Some(row) => value::unique_keys(&self.spec, &row.body)?,
-            None => Vec::new(),
-        };
-        for (name, key) in &keys {
-            let holder = key.as_ref().and_then(|key| self.unique.get(name)?.get(key));
-            if holder.is_some_and(|holder| holder != id) {
-                let collection = self.spec.collection;
-                let index = (*name).to_owned();
+        for index in &self.unique {
+            let key = row.as_ref().map(|row| index.key(self.collection, &row.keys)).transpose()?.flatten();
+            if key.and_then(|key| index.holders.get(&key)).is_some_and(|holder| **holder != *id) {
+                let (collection, index) = (self.collection, index.name.to_owned());
                 return Err(DatabaseError::AlreadyExists { collection, id: id.to_owned(), index });
             }
         }
-        let before = self.rows.get(id).cloned();
-        self.restore(id, row.map(Arc::new));
-        Ok(before)
+        Ok(self.restore(id, row.map(Arc::new)))
     }
 
     /// As `put`, for rows that are known to fit.
-    fn restore(&mut self, id: &str, row: Option<Arc<Row>>) {
-        if let Some(before) = self.rows.remove(id) {
-            for (field, ids) in &mut self.leading {
-                let key = value::key(&before.body, field);
-                if let Some(at) = ids.get_mut(&key) {
-                    at.remove(id);
-                    if at.is_empty() {
-                        ids.remove(&key);
-                    }
+    fn restore(&mut self, id: &str, row: Option<Arc<Row>>) -> Option<Arc<Row>> {
+        let (id, before) = match self.rows.get_key_value(id) {
+            Some((id, before)) => (id.clone(), Some(before.clone())),
+            None => (Arc::from(id), None),
+        };
+        for (place, ids) in &mut self.leading {
+            let (old, new) = (key_at(before.as_ref(), *place), key_at(row.as_ref(), *place));
+            if old == new {
+                continue;
+            }
+            if let Some(old) = old
+                && let Some(at) = ids.get_mut(old)
+            {
+                at.remove(&id);
+                if at.is_empty() {
+                    ids.remove(old);
                 }
             }
-            for (name, key) in value::unique_keys(&self.spec, &before.body).unwrap_or_default() {
-                if let (Some(key), Some(index)) = (key, self.unique.get_mut(name)) {
-                    // In the middle of putting back, another document may hold the key already.
-                    if index.get(&key).is_some_and(|holder| holder == id) {
-                        index.remove(&key);
-                    }
-                }
+            if let Some(new) = new {
+                ids.entry(new.clone()).or_default().insert(id.clone());
             }
         }
-        let Some(row) = row else { return };
-        for (name, key) in value::unique_keys(&self.spec, &row.body).unwrap_or_default() {
-            if let Some(key) = key {
-                self.unique.entry(name).or_default().insert(key, id.to_owned());
+        for index in &mut self.unique {
+            let of = |row: &Option<Arc<Row>>| {
+                row.as_ref().and_then(|row| index.key(self.collection, &row.keys).ok().flatten())
+            };
+            let (old, new) = (of(&before), of(&row));
+            if old == new {
+                continue;
+            }
+            if let Some(old) = old {
+                index.holders.remove(&old);
+            }
+            if let Some(new) = new {
+                index.holders.insert(new, id.clone());
             }
         }
-        for (field, ids) in &mut self.leading {
-            let key = value::key(&row.body, field);
-            if key != Key::Null {
-                ids.entry(key).or_default().insert(id.to_owned());
-            }
+        match row {
+            Some(row) => self.rows.insert(id, row),
+            None => self.rows.remove(&id),
         }
-        self.rows.insert(id.to_owned(), row);
     }
 
-    /// Ids among which everything is that the filter matches; `None`: anywhere.
-    fn candidates(&self, filter: &Filter) -> Option<BTreeSet<&String>> {
-        let index = |path: &String| self.leading.iter().find(|(field, _)| field == path).map(|(_, ids)| ids);
+    /// Ids among which everything is that the filter matches, each once; `None`: anywhere.
+    fn candidates(&self, filter: &Filter) -> Option<Vec<&Arc<str>>> {
+        let index = |path: &String| {
+            let place = self.paths.iter().position(|known| known == path)?;
+            self.leading.iter().find(|(leading, _)| *leading == place).map(|(_, ids)| ids)
+        };
         let among = |path: &String, bounds: (Bound<Key>, Bound<Key>)| {
             Some(index(path)?.range(bounds).flat_map(|(_, ids)| ids).collect())
         };
+        let once = |mut ids: Vec<_>| {
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
         match filter {
             Filter::Ids(ids) => {
-                Some(ids.iter().filter_map(|id| self.rows.get_key_value(id)).map(|(id, _)| id).collect())
+                let known = ids.iter().filter_map(|id| self.rows.get_key_value(id.as_str()));
+                Some(once(known.map(|(id, _)| id).collect()))
+            }
+            Filter::IdPrefix(prefix) => {
+                let from = (Bound::Included(prefix.as_str()), Bound::<&str>::Unbounded);
+                let ids = self.rows.range::<str, _>(from).map(|(id, _)| id);
+                Some(ids.take_while(|id| id.starts_with(prefix.as_str())).collect())
             }
             Filter::Eq(_, Scalar::Null) => None,
             Filter::Eq(path, wanted) => {
@@ -243,7 +327,8 @@ impl Table {
             }
             Filter::In(path, wanted) if !wanted.contains(&Scalar::Null) => {
                 let ids = index(path)?;
-                Some(wanted.iter().filter_map(|wanted| ids.get(&Key::from(wanted))).flatten().collect())
+                let found = wanted.iter().filter_map(|wanted| ids.get(&Key::from(wanted)));
+                Some(once(found.flatten().collect()))
             }
             // Values of other types are in the range, too, and are left out when each document is looked at.
             Filter::Lt(path, wanted) | Filter::Le(path, wanted) => {
@@ -252,19 +337,19 @@ impl Table {
             Filter::Gt(path, wanted) | Filter::Ge(path, wanted) => {
                 among(path, (Bound::Included(Key::from(wanted)), Bound::Unbounded))
             }
-            Filter::And(all) => {
-                all.iter().filter_map(|filter| self.candidates(filter)).min_by_key(BTreeSet::len)
-            }
-            Filter::All | Filter::In(..) | Filter::IdPrefix(_) | Filter::Or(_) => None,
+            Filter::And(all) => all.iter().filter_map(|filter| self.candidates(filter)).min_by_key(Vec::len),
+            Filter::All | Filter::In(..) | Filter::Or(_) => None,
         }
     }
 
-    /// The documents that the filter matches, by id.
+    /// The documents that the filter matches, in no order.
     fn matching<'a>(
         &'a self,
         filter: &'a Filter,
-    ) -> Box<dyn Iterator<Item = (&'a String, &'a Arc<Row>)> + 'a> {
-        let fits = |(id, row): &(&String, &Arc<Row>)| value::matches(filter, id, &row.body);
+    ) -> Box<dyn Iterator<Item = (&'a Arc<str>, &'a Arc<Row>)> + 'a> {
+        let fits = |(id, row): &(&'a Arc<str>, &'a Arc<Row>)| {
+            value::matches(filter, id, &|path: &str| self.field(row, path))
+        };
         match self.candidates(filter) {
             Some(ids) => Box::new(ids.into_iter().filter_map(|id| self.rows.get_key_value(id)).filter(fits)),
             None => Box::new(self.rows.iter().filter(fits)),
@@ -272,30 +357,26 @@ impl Table {
     }
 
     /// The first `limit` matches after the cursor, in order.
-    fn find<'a>(&'a self, query: &'a Query) -> Vec<(&'a String, &'a Arc<Row>)> {
+    fn find<'a>(&'a self, query: &'a Query) -> Vec<(&'a Arc<str>, &'a Arc<Row>)> {
         let Query { filter, sort, limit, after, .. } = query;
         let after = after.as_ref().map(|cursor| value::cursor_position(sort, cursor));
         let descending = value::descending(sort);
         let mut found: Vec<_> = self
             .matching(filter)
-            .map(|(id, row)| (value::position(sort, id, &row.body), id, row))
-            .filter(|(position, ..)| match &after {
-                None => true,
-                Some(after) if descending => position < after,
-                Some(after) => position > after,
+            .map(|(id, row)| (self.position(row, sort), id, row))
+            .filter(|(key, id, _)| {
+                let Some((after_key, after_id)) = &after else { return true };
+                let order = key.as_ref().cmp(after_key).then_with(|| str::cmp(id, after_id));
+                if descending { order.is_lt() } else { order.is_gt() }
             })
             .collect();
-        found.sort_by(|(a, ..), (b, ..)| if descending { b.cmp(a) } else { a.cmp(b) });
+        found.sort_unstable_by(|(a, a_id, _), (b, b_id, _)| {
+            let order = a.cmp(b).then_with(|| a_id.cmp(b_id));
+            if descending { order.reverse() } else { order }
+        });
         found.truncate(*limit);
         found.into_iter().map(|(_, id, row)| (id, row)).collect()
     }
-}
-
-/// An empty index for each field that leads an index of the schema.
-fn leading(spec: &CollectionSpec) -> Vec<(&'static str, BTreeMap<Key, BTreeSet<String>>)> {
-    let fields: BTreeSet<&'static str> =
-        spec.indexes.iter().filter_map(|index| index.fields.first().copied()).collect();
-    fields.into_iter().map(|field| (field, BTreeMap::new())).collect()
 }
 
 fn unknown(collection: Collection) -> DatabaseError {
@@ -315,11 +396,12 @@ impl Reader for MemoryDatabase {
         // One more than asked for tells whether there is a next page.
         query.limit += 1;
         let state = self.state.read();
-        let found = state.table(query.collection)?.find(&query);
+        let table = state.table(query.collection)?;
+        let found = table.find(&query);
         let more = found.len() > limit;
         let next = found.get(limit - 1).filter(|_| more).map(|(id, row)| {
-            let (key, id) = value::position(&query.sort, id, &row.body);
-            Cursor { key: key.to_json(), id }
+            let key = table.position(row, &query.sort).to_json();
+            Cursor { key, id: id.to_string() }
         });
         let documents = found.into_iter().take(limit).map(|(id, row)| row.document(id)).collect();
         Ok(Page { documents, next })
@@ -339,14 +421,14 @@ impl Claimer for MemoryDatabase {
         let Claim { collection, filter, sort, limit, set, increment } = claim;
         let query = Query { collection, filter, sort, limit, after: None };
         self.state.write().atomically(|state, undo| {
-            let found: Vec<(String, Arc<Row>)> = {
+            let found: Vec<(Arc<str>, Arc<Row>)> = {
                 let table = state.table(collection)?;
-                table.find(&query).into_iter().map(|(id, row)| (id.clone(), Arc::clone(row))).collect()
+                table.find(&query).into_iter().map(|(id, row)| (id.clone(), row.clone())).collect()
             };
             let mut documents = Vec::with_capacity(found.len());
             for (id, row) in found {
                 let text = value::change(&row.text, &set, &increment)?;
-                let row = Row::new(collection, &id, row.version + 1, text)?;
+                let row = state.table(collection)?.row(row.version + 1, text);
                 documents.push(row.document(&id));
                 state.put(collection, &id, Some(row), undo)?;
             }
@@ -362,11 +444,10 @@ impl Committer for MemoryDatabase {
         self.state.write().atomically(|state, undo| {
             state.ready()?;
             // What is wrong in itself is refused before anything is compared with what is stored.
-            for write in &changeset.writes {
-                state.check(write)?;
-            }
-            for write in changeset.writes {
-                state.write(write, undo)?;
+            let checked: Vec<Vec<Key>> =
+                changeset.writes.iter().map(|write| state.check(write)).collect::<Result<_>>()?;
+            for (write, keys) in changeset.writes.into_iter().zip(checked) {
+                state.write(write, keys, undo)?;
             }
             Ok(())
         })

@@ -19,6 +19,8 @@ pub(super) struct Member<'a> {
 pub(super) struct Members<'a> {
     text: &'a str,
     at: usize,
+    /// How deep the values so far nest, below the object itself.
+    deepest: usize,
 }
 
 impl<'a> Members<'a> {
@@ -26,7 +28,7 @@ impl<'a> Members<'a> {
         let at = skip_space(text.as_bytes(), 0);
         // Behind the brace; what is no object has no members.
         let at = if text.as_bytes().get(at) == Some(&b'{') { at + 1 } else { text.len() };
-        Self { text, at }
+        Self { text, at, deepest: 0 }
     }
 }
 
@@ -42,16 +44,16 @@ impl<'a> Iterator for Members<'a> {
         if bytes.get(at) != Some(&b'"') {
             return None;
         }
-        let after = skip_string(bytes, at);
+        let (after, escaped) = skip_string(bytes, at);
         let name = self.text.get(at + 1..after.checked_sub(1)?)?;
         let colon = skip_space(bytes, after);
         if bytes.get(colon) != Some(&b':') {
             return None;
         }
         let start = skip_space(bytes, colon + 1);
-        let end = skip_value(bytes, start);
+        let end = skip_value(bytes, start, &mut self.deepest);
         self.at = end;
-        Some(Member { name, escaped: name.contains('\\'), start, end })
+        Some(Member { name, escaped, start, end })
     }
 }
 
@@ -62,32 +64,36 @@ fn skip_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// From an opening quote to behind the closing one.
-fn skip_string(bytes: &[u8], at: usize) -> usize {
-    let mut at = at + 1;
+/// From an opening quote to behind the closing one; with whether there are escapes between them.
+fn skip_string(bytes: &[u8], at: usize) -> (usize, bool) {
+    let (mut at, mut escaped) = (at + 1, false);
     loop {
-        match bytes.get(at) {
-            None => return at,
-            Some(b'"') => return at + 1,
-            Some(b'\\') => at += 2,
-            Some(_) => at += 1,
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some(found) = memchr::memchr2(b'"', b'\\', rest) else { return (bytes.len().max(at), escaped) };
+        at += found;
+        if bytes.get(at) == Some(&b'"') {
+            return (at + 1, escaped);
         }
+        (at, escaped) = (at + 2, true);
     }
 }
 
-fn skip_value(bytes: &[u8], mut at: usize) -> usize {
+fn skip_value(bytes: &[u8], mut at: usize, deepest: &mut usize) -> usize {
     match bytes.get(at) {
-        Some(b'"') => skip_string(bytes, at),
+        Some(b'"') => skip_string(bytes, at).0,
         Some(b'{' | b'[') => {
             let mut depth = 0_usize;
             loop {
                 match bytes.get(at) {
                     None => return at,
                     Some(b'"') => {
-                        at = skip_string(bytes, at);
+                        at = skip_string(bytes, at).0;
                         continue;
                     }
-                    Some(b'{' | b'[') => depth += 1,
+                    Some(b'{' | b'[') => {
+                        depth += 1;
+                        *deepest = depth.max(*deepest);
+                    }
                     Some(b'}' | b']') if depth == 1 => return at + 1,
                     Some(b'}' | b']') => depth -= 1,
                     Some(_) => {}
@@ -155,16 +161,22 @@ pub(crate) fn key(text: &str, path: &str) -> Key {
 
 /// The keys at many paths, in one pass for those without dots.
 pub(crate) fn keys(text: &str, paths: &[&str]) -> Vec<Key> {
+    keys_and_depth(text, paths).0
+}
+
+/// The keys at many paths, and how deep the text's values nest below the outermost object.
+pub(super) fn keys_and_depth(text: &str, paths: &[&str]) -> (Vec<Key>, usize) {
     let mut found: Vec<Key> =
         paths.iter().map(|path| if path.contains('.') { key(text, path) } else { Key::Null }).collect();
-    for member in Members::new(text) {
+    let mut members = Members::new(text);
+    for member in members.by_ref() {
         for (path, slot) in paths.iter().zip(&mut found) {
             if is_named(&member, path) {
                 *slot = key_of(text.get(member.start..member.end).unwrap_or_default());
             }
         }
     }
-    found
+    (found, members.deepest)
 }
 
 /// Where the values of some fields of the outermost object lie in its text.

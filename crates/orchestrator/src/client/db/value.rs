@@ -1,5 +1,7 @@
 //! How fields of documents are read, compared and changed: one meaning for every back end that is written here.
 
+use std::{borrow::Cow, cmp::Ordering};
+
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
@@ -11,7 +13,7 @@ use crate::core::client::{
     database::{
         Changeset, Claim, Cursor, DatabaseError, Expect, Filter, Query, Result, Scalar, Sort, WriteOp,
     },
-    schema::{Collection, CollectionSpec},
+    schema::Collection,
 };
 
 /// The most documents that one page or claim may ask for.
@@ -73,16 +75,27 @@ impl Key {
         }
     }
 
-    /// Whether both are of one type that has an order.
-    fn comparable(&self, other: &Self) -> bool {
-        matches!(
-            (self, other),
-            (Self::Int(_), Self::Int(_)) | (Self::Text(_), Self::Text(_)) | (Self::Bool(_), Self::Bool(_))
-        )
+    /// Whether it is this value.
+    fn is(&self, wanted: &Scalar) -> bool {
+        match wanted {
+            Scalar::Null => *self == Self::Null,
+            wanted => self.compare(wanted) == Some(Ordering::Equal),
+        }
+    }
+
+    /// How it compares with a value, when both are of one type that has an order.
+    fn compare(&self, wanted: &Scalar) -> Option<Ordering> {
+        match (self, wanted) {
+            (Self::Int(found), Scalar::Int(wanted)) => Some(found.cmp(wanted)),
+            (Self::Text(found), Scalar::Text(wanted)) => Some(found.cmp(wanted)),
+            (Self::Bool(found), Scalar::Bool(wanted)) => Some(found.cmp(wanted)),
+            _ => None,
+        }
     }
 }
 
 /// The value at a dotted path, if there is one.
+#[cfg(test)]
 pub(crate) fn pick<'a>(body: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     let mut parts = path.split('.');
     let mut value = body.get(parts.next()?)?;
@@ -93,17 +106,9 @@ pub(crate) fn pick<'a>(body: &'a Map<String, Value>, path: &str) -> Option<&'a V
 }
 
 /// The key at a dotted path.
+#[cfg(test)]
 pub(crate) fn key(body: &Map<String, Value>, path: &str) -> Key {
     pick(body, path).map_or(Key::Null, Key::from)
-}
-
-/// Reads a body.
-///
-/// # Errors
-/// [`DatabaseError::Invalid`] when it is no JSON object.
-pub(crate) fn parse(collection: Collection, id: &str, body: &str) -> Result<Map<String, Value>> {
-    serde_json::from_str(body)
-        .map_err(|error| DatabaseError::Invalid(format!("{collection}/{id} is not a JSON object: {error}")))
 }
 
 /// Refuses what is no JSON object, without building it.
@@ -320,35 +325,34 @@ fn sum(field: &str, present: i64, delta: i64) -> Result<i64> {
         .ok_or_else(|| DatabaseError::Invalid(format!("`{field}` would not fit 64 bits")))
 }
 
-/// Whether a document is as a write expects it.
-pub(crate) fn holds(expect: &Expect, version: u64, body: &Map<String, Value>) -> bool {
+/// Whether a document of this version is as a write expects it. `field` finds the key at a path.
+pub(crate) fn holds<'a>(expect: &Expect, version: u64, field: impl Fn(&str) -> Cow<'a, Key>) -> bool {
     match expect {
         Expect::Version(wanted) => version == *wanted,
-        Expect::Field(path, wanted) => key(body, path) == Key::from(wanted),
+        Expect::Field(path, wanted) => field(path).is(wanted),
     }
 }
 
-/// Whether a document matches.
-pub(crate) fn matches(filter: &Filter, id: &str, body: &Map<String, Value>) -> bool {
-    let compare = |path: &String, wanted: &Scalar, holds: fn(std::cmp::Ordering) -> bool| {
-        let (found, wanted) = (key(body, path), Key::from(wanted));
-        found.comparable(&wanted) && holds(found.cmp(&wanted))
+/// Whether a document matches. `field` finds the key at a path.
+pub(crate) fn matches<'a>(filter: &Filter, id: &str, field: &impl Fn(&str) -> Cow<'a, Key>) -> bool {
+    let compare = |path: &String, wanted: &Scalar, holds: fn(Ordering) -> bool| {
+        field(path).compare(wanted).is_some_and(holds)
     };
     match filter {
         Filter::All => true,
-        Filter::Eq(path, wanted) => key(body, path) == Key::from(wanted),
-        Filter::Lt(path, wanted) => compare(path, wanted, std::cmp::Ordering::is_lt),
-        Filter::Le(path, wanted) => compare(path, wanted, std::cmp::Ordering::is_le),
-        Filter::Gt(path, wanted) => compare(path, wanted, std::cmp::Ordering::is_gt),
-        Filter::Ge(path, wanted) => compare(path, wanted, std::cmp::Ordering::is_ge),
+        Filter::Eq(path, wanted) => field(path).is(wanted),
+        Filter::Lt(path, wanted) => compare(path, wanted, Ordering::is_lt),
+        Filter::Le(path, wanted) => compare(path, wanted, Ordering::is_le),
+        Filter::Gt(path, wanted) => compare(path, wanted, Ordering::is_gt),
+        Filter::Ge(path, wanted) => compare(path, wanted, Ordering::is_ge),
         Filter::In(path, wanted) => {
-            let found = key(body, path);
-            wanted.iter().any(|wanted| found == Key::from(wanted))
+            let found = field(path);
+            wanted.iter().any(|wanted| found.is(wanted))
         }
         Filter::Ids(ids) => ids.iter().any(|wanted| wanted == id),
         Filter::IdPrefix(prefix) => id.starts_with(prefix),
-        Filter::And(all) => all.iter().all(|filter| matches(filter, id, body)),
-        Filter::Or(any) => any.iter().any(|filter| matches(filter, id, body)),
+        Filter::And(all) => all.iter().all(|filter| matches(filter, id, field)),
+        Filter::Or(any) => any.iter().any(|filter| matches(filter, id, field)),
     }
 }
 
@@ -363,11 +367,6 @@ pub(crate) fn sort_field(sort: &Sort) -> Option<&str> {
 /// Whether a sort goes downwards.
 pub(crate) const fn descending(sort: &Sort) -> bool {
     matches!(sort, Sort::IdDescending | Sort::FieldDescending(_))
-}
-
-/// Where a document stands in a sort, before the direction is applied.
-pub(crate) fn position(sort: &Sort, id: &str, body: &Map<String, Value>) -> (Key, String) {
-    (sort_field(sort).map_or(Key::Null, |field| key(body, field)), id.to_owned())
 }
 
 /// Where a cursor stands in a sort.
@@ -490,26 +489,6 @@ pub(crate) fn check_changeset(changeset: &Changeset) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A unique index by its name, and a document's keys in it; `None` when the document is not in the index.
-pub(crate) type UniqueKey = (&'static str, Option<Vec<Key>>);
-
-/// The keys of a document in each unique index of its collection, in the schema's order.
-///
-/// # Errors
-/// [`DatabaseError::Invalid`] when a field of a unique index is a fraction, a list or an object.
-pub(crate) fn unique_keys(spec: &CollectionSpec, body: &Map<String, Value>) -> Result<Vec<UniqueKey>> {
-    let mut all = Vec::new();
-    for index in spec.indexes.iter().filter(|index| index.unique) {
-        let keys: Vec<Key> = index.fields.iter().map(|field| key(body, field)).collect();
-        let absent = keys.first().is_none_or(|key| *key == Key::Null);
-        if !absent && keys.contains(&Key::Other) {
-            return Err(not_indexable(spec.collection, index.name));
-        }
-        all.push((index.name, (!absent).then_some(keys)));
-    }
-    Ok(all)
 }
 
 /// What a write answers whose unique key is not a plain value.

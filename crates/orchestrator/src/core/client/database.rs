@@ -8,6 +8,7 @@ mod changeset;
 mod query;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 
 pub use self::{
     changeset::{Changeset, Expect, Write, WriteOp},
@@ -177,6 +178,12 @@ pub trait Committer: Send + Sync + 'static {
     /// and changes nothing. A result of [`DatabaseError::Unavailable`] leaves open whether it happened: the caller
     /// reads again.
     async fn commit(&self, changeset: Changeset) -> Result<()>;
+
+    /// Commits each changeset by itself, and answers for each, in their order; no order is promised of what they do. The same as
+    /// so many calls of [`Committer::commit`] at once, and cheaper where the back end can take them together.
+    async fn commit_each(&self, changesets: Vec<Changeset>) -> Vec<Result<()>> {
+        join_all(changesets.into_iter().map(|changeset| self.commit(changeset))).await
+    }
 }
 
 /// The whole client, in the words of the source document: for `setup`, health checks and other adapters.
@@ -194,19 +201,19 @@ pub trait DatabaseClient: Reader + Claimer + Committer {
     /// Inserts one document.
     async fn insert(&self, collection: Collection, id: &str, body: String) -> Result<()> {
         let op = WriteOp::Insert { body };
-        self.commit(Changeset { writes: vec![Write { collection, id: id.to_owned(), op }] }).await
+        self.commit(Changeset { writes: vec![Write::new(collection, id, op)] }).await
     }
 
     /// Replaces one document that has this version.
     async fn update(&self, collection: Collection, id: &str, version: u64, body: String) -> Result<()> {
         let op = WriteOp::Replace { expect: Expect::Version(version), body };
-        self.commit(Changeset { writes: vec![Write { collection, id: id.to_owned(), op }] }).await
+        self.commit(Changeset { writes: vec![Write::new(collection, id, op)] }).await
     }
 
     /// Deletes one document that has this version.
     async fn delete(&self, collection: Collection, id: &str, version: u64) -> Result<()> {
         let op = WriteOp::Delete { expect: Expect::Version(version) };
-        self.commit(Changeset { writes: vec![Write { collection, id: id.to_owned(), op }] }).await
+        self.commit(Changeset { writes: vec![Write::new(collection, id, op)] }).await
     }
 }
 

@@ -22,6 +22,9 @@ pub struct IndexSpec {
     pub fields: &'static [&'static str],
     /// Whether two documents may share the fields' values.
     pub unique: bool,
+    /// Texts of the first field whose documents a back end may leave out, because they pass through that value only and
+    /// nobody looks for them there. A query for one of them is answered all the same, by whatever else it names.
+    pub passing: &'static [&'static str],
 }
 
 /// A collection with its indexes.
@@ -53,13 +56,20 @@ pub const EXPIRIES: &[Expiry] = &[
 ];
 
 macro_rules! schema {
-    ($($(#[$doc:meta])* $name:ident = $text:literal { $($index:ident ( $($field:literal),+ ) $($unique:ident)? ;)* })+) => {
+    ($($(#[$doc:meta])* $name:ident = $text:literal {
+        $($index:ident ( $($field:literal),+ ) $($unique:ident)? $(- $passing:literal)* ;)*
+    })+) => {
         $($(#[$doc])* pub const $name: Collection = Collection($text);)+
 
         /// Every collection.
         pub const ALL: &[CollectionSpec] = &[$(
             CollectionSpec { collection: $name, indexes: &[$(
-                IndexSpec { name: stringify!($index), fields: &[$($field),+], unique: schema!(@unique $($unique)?) }
+                IndexSpec {
+                    name: stringify!($index),
+                    fields: &[$($field),+],
+                    unique: schema!(@unique $($unique)?),
+                    passing: &[$($passing),*],
+                }
             ),*] }
         ),+];
     };
@@ -118,7 +128,9 @@ schema! {
     /// Documents and messages that could not be read, with their bytes.
     DAMAGED = "damaged" { by_collection("collection"); }
     /// `Job` documents.
-    JOBS = "jobs" { by_due("due"); by_lease("lease_until"); by_dedup("dedup") unique; by_subject("subject"); by_state("state", "kind"); }
+    JOBS = "jobs" {
+        by_due("due"); by_lease("lease_until"); by_dedup("dedup") unique; by_subject("subject");
+        by_state("state", "kind") - "running" - "verifying"; }
     /// Generations and holders of the subjects of mutating jobs.
     SUBJECTS = "subjects" {}
     /// Events, messages and alerts to be sent, and sent ones for a while.

@@ -129,12 +129,16 @@ impl IdGenerator {
         Self { clock, entropy }
     }
 
-    /// A fresh id; ids made later sort later, to the millisecond.
+    /// A fresh id; ids made later sort later, to the microsecond: the 12 bits behind the milliseconds are a fraction of them
+    /// (RFC 9562, 6.2, method 3). So a batch of documents goes to the end of every index by id, and not all over its last pages.
     #[must_use]
     pub fn next<I: Id>(&self) -> I {
         let mut random = [0_u8; 10];
         self.entropy.fill(&mut random);
-        let millis = u64::try_from(self.clock.now().as_micros() / 1_000).unwrap_or(0);
+        let micros = u64::try_from(self.clock.now().as_micros()).unwrap_or(0);
+        let (millis, fraction) = (micros / 1_000, (micros % 1_000) * 4_096 / 1_000);
+        let [.., high, low] = fraction.to_be_bytes();
+        [random[0], random[1]] = [high, low];
         I::from_uuid(Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 
@@ -147,7 +151,13 @@ impl IdGenerator {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::{
+        client::clock::{ManualClock, SeededEntropy},
+        core::market::quantity::Micros,
+    };
 
     #[test]
     fn an_id_round_trips_and_refuses_another_prefix() {
@@ -159,5 +169,20 @@ mod tests {
         assert!("unit_0000000000000000000000000000000G".parse::<UnitId>().is_err());
         assert!(text.to_uppercase().parse::<UnitId>().is_err());
         assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{text}\""));
+    }
+
+    #[test]
+    fn ids_sort_by_the_microsecond_at_which_they_were_made() {
+        let clock = ManualClock::new(Timestamp(1_700_000_000_000_000));
+        let ids = IdGenerator::new(Arc::new(clock.clone()), Arc::new(SeededEntropy::new(7)));
+        let made: Vec<JobId> = (0..2_500)
+            .map(|_| {
+                clock.advance(Micros(1));
+                ids.next()
+            })
+            .collect();
+        assert!(made.is_sorted());
+        let at_once: BTreeSet<JobId> = (0..1_000).map(|_| ids.next()).collect();
+        assert_eq!(at_once.len(), 1_000);
     }
 }

@@ -7,7 +7,7 @@ pub mod decimal {
 
     use serde::{
         Deserializer, Serializer,
-        de::{Error, Visitor},
+        de::{Error, Unexpected, Visitor},
     };
 
     /// Writes the number as a string.
@@ -26,6 +26,10 @@ pub mod decimal {
             f.write_str("a whole number in decimal digits")
         }
         fn visit_str<E: Error>(self, text: &str) -> Result<u128, E> {
+            // The standard library reads a sign, too, which would be another spelling of the same number.
+            if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(E::invalid_value(Unexpected::Str(text), &self));
+            }
             text.parse().map_err(E::custom)
         }
         fn visit_u64<E: Error>(self, number: u64) -> Result<u128, E> {

@@ -80,7 +80,7 @@ impl JobService {
         }
         let conditions = [
             filter.subject.map(|subject| Filter::eq("subject", subject)),
-            filter.state.map(|state| Filter::eq("state", state.as_str())),
+            filter.state.map(in_state),
             filter.kind.map(|kind| Filter::eq("kind", kind.as_str())),
         ];
         let filter = Filter::And(conditions.into_iter().flatten().collect());
@@ -153,7 +153,7 @@ impl JobService {
         call.operators_only(JOBS)?;
         let mut counts = JobCounts::default();
         for state in JobState::ALL {
-            let in_state = Filter::eq("state", state.as_str());
+            let in_state = in_state(state);
             let total = self.work.reader.count(schema::JOBS, in_state.clone()).await?;
             if total == 0 {
                 continue;
@@ -192,6 +192,16 @@ impl JobService {
         };
         Ok(self.work.run(call, action, compute).await?.value)
     }
+}
+
+/// The jobs in a state. The states in which a worker holds a job are left out of the index by state: a held job has a lease,
+/// and leases have an index.
+fn in_state(state: JobState) -> Filter {
+    let filter = Filter::eq("state", state.as_str());
+    if matches!(state, JobState::Running | JobState::Verifying) {
+        return filter.and(Filter::Ge("lease_until".into(), i64::MIN.into()));
+    }
+    filter
 }
 
 /// Gives a failed job its attempts back.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::core::{
     client::{
         clock::Clock,
-        database::{Filter, Reader},
+        database::{self, Filter, Reader},
         schema,
     },
     market::quantity::{Micros, Timestamp},
@@ -18,6 +18,18 @@ use crate::core::{
 const FRESH: Micros = Micros::from_secs(1);
 /// When to come again while it is not known how fast the backlog shrinks, and at most.
 const LONGEST: Micros = Micros::from_secs(60);
+
+/// Counts the jobs that are due and wait for a worker, and sets the gauge `orchestrator_jobs_due`, by which replicas are
+/// added and removed.
+///
+/// # Errors
+/// When the database does not answer.
+pub(super) async fn count(reader: &dyn Reader, now: Timestamp) -> database::Result<u64> {
+    let waiting = reader.count(schema::JOBS, Filter::Le("due".into(), now.as_micros().into())).await?;
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of jobs needs no more than 53 bits")]
+    metrics::gauge!("orchestrator_jobs_due").set(waiting as f64);
+    Ok(waiting)
+}
 
 /// Too many jobs wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,16 +79,11 @@ impl Backlog {
         }
         let now = self.clock.now();
         if self.begin(now) {
-            let due = Filter::Le("due".into(), now.as_micros().into());
-            let counted = self.reader.count(schema::JOBS, due).await;
+            let counted = count(self.reader.as_ref(), now).await;
             let mut counts = self.counts.lock();
             counts.counting = false;
             match counted {
-                Ok(waiting) => {
-                    counts.before = counts.last.replace(Count { at: now, waiting });
-                    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-                    metrics::gauge!("orchestrator_jobs_due").set(waiting as f64);
-                }
+                Ok(waiting) => counts.before = counts.last.replace(Count { at: now, waiting }),
                 Err(error) => {
                     tracing::warn!(error = crate::error::chain(&error), "waiting jobs can't be counted");
                 }

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use super::{
     engine::Inner,
+    gather::Gather,
     handler::{JobContext, JobError},
     step::{Boundaries, EngineStep},
 };
@@ -59,12 +60,14 @@ pub(super) struct Context {
     /// Held over a journal write, so that two of them don't overwrite one another.
     journal: Mutex<()>,
     lost: AtomicBool,
+    /// What gathers the commits of those that share the task.
+    others: Option<Arc<Gather>>,
 }
 
 impl Context {
-    pub(super) fn new(inner: Arc<Inner>, claimed: Job) -> Self {
+    pub(super) fn new(inner: Arc<Inner>, claimed: Job, others: Option<Arc<Gather>>) -> Self {
         let effects = parking_lot::Mutex::new(claimed.effects.clone());
-        Self { inner, claimed, effects, journal: Mutex::new(()), lost: AtomicBool::new(false) }
+        Self { inner, claimed, effects, journal: Mutex::new(()), lost: AtomicBool::new(false), others }
     }
 
     /// Whether a journal write was refused because another worker has the job.
@@ -87,7 +90,8 @@ impl Context {
         job.lease_until = Some(now.plus(self.inner.settings.lease).as_micros());
         let mut changes = Changeset::new();
         changes.replace_expecting(token_guard(job.lease_token), &job);
-        match self.inner.writes.commit(step, Some(&self.claimed), changes).await {
+        let answer = self.inner.writes.commit_with(self.others.as_deref(), (step, &self.claimed), changes);
+        match answer.await {
             Ok(()) => {
                 *self.effects.lock() = next;
                 Ok(())

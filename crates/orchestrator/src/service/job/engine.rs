@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -22,6 +22,7 @@ use super::{
     claim::{self, Lane},
     damage,
     dependency::Waiters,
+    gather::Gather,
     handler::{JobHandler, Policy},
     runner,
     step::{Boundaries, EngineStep},
@@ -46,8 +47,8 @@ use crate::{
 /// Largest claim of one lane.
 const MAX_CLAIM: usize = 1_024;
 
-/// A claim of more than this is run in groups of as many: one task, and one wake-up of the runtime for all whose commits were
-/// answered together. Kinds with few jobs at once, which are those that work long, never come to that.
+/// A claim of more than this is run in groups of as many: one task, one request to the database for all commits that are ready
+/// together, and one wake-up of the runtime when they were answered. Kinds with few jobs at once, which are those that work long, never come to that.
 const GROUP: usize = 32;
 
 /// While some lanes are known to have a backlog they are claimed from without a look at the queue; every so many ticks the
@@ -339,30 +340,24 @@ impl Engine {
         let labels = [("kind", lane.kind.as_str()), ("phase", lane.phase().as_str())];
         metrics::counter!("orchestrator_jobs_claimed_total", &labels).increment(claimed as u64);
         let readable = damage::readable(inner, documents).await;
-        let alone = readable.len() <= GROUP;
-        let mut attempts =
-            readable.into_iter().map(|job| self.attempt(kind, lane.phase(), job.value, now, slots.split(1)));
-        if alone {
-            attempts.for_each(|attempt| drop(inner.tasks.spawn(attempt)));
+        if readable.len() <= GROUP {
+            for job in readable {
+                drop(self.start(kind, lane.phase(), job.value, now, slots.split(1)));
+            }
             return Ok(claimed);
         }
-        loop {
-            let mut group: FuturesUnordered<_> = attempts
-                .by_ref()
-                .take(GROUP)
-                .map(|attempt| AssertUnwindSafe(attempt).catch_unwind())
-                .collect();
-            if group.is_empty() {
-                return Ok(claimed);
-            }
-            inner.tasks.spawn(async move {
-                while let Some(ended) = group.next().await {
-                    if ended.is_err() {
-                        tracing::error!("an attempt panicked; its lease will run out");
-                    }
-                }
+        let mut jobs = readable.into_iter();
+        while jobs.len() > 0 {
+            let gather = inner.writes.gather();
+            let group = jobs.by_ref().take(GROUP).map(|job| {
+                let others = Some(Arc::clone(&gather));
+                let attempt = self.attempt(kind, lane.phase(), job.value, now, (slots.split(1), others));
+                AssertUnwindSafe(attempt).catch_unwind().map(note_panic).boxed()
             });
+            let group = group.collect();
+            inner.tasks.spawn(gather.run(group));
         }
+        Ok(claimed)
     }
 
     /// Starts a job that was claimed at `now`; the handle ends with the attempt.
@@ -374,18 +369,19 @@ impl Engine {
         now: Timestamp,
         slot: Option<OwnedSemaphorePermit>,
     ) -> JoinHandle<()> {
-        self.inner.tasks.spawn(self.attempt(kind, phase, job, now, slot))
+        self.inner.tasks.spawn(self.attempt(kind, phase, job, now, (slot, None)))
     }
 
-    /// The attempt at a job that was claimed at `now`, which is in the hands of this process from now on. Boxed: it is large,
-    /// and the layers between here and the runtime would each move it.
+    /// The attempt at a job that was claimed at `now`, which is in the hands of this process from now on; with its slot, and
+    /// with what gathers commits, if it shares its task. Boxed: it is large, and the layers between here and the runtime
+    /// would each move it.
     fn attempt(
         &self,
         kind: &Arc<Kind>,
         phase: Phase,
         job: Job,
         now: Timestamp,
-        slot: Option<OwnedSemaphorePermit>,
+        (slot, others): (Option<OwnedSemaphorePermit>, Option<Arc<Gather>>),
     ) -> BoxFuture<'static, ()> {
         let lost = CancellationToken::new();
         let (id, token) = (job.id, job.lease_token);
@@ -394,7 +390,7 @@ impl Engine {
         let (hand, kind) = (Hand { inner: Arc::clone(&self.inner), id, token }, Arc::clone(kind));
         Box::pin(async move {
             let shared = Arc::clone(&hand.inner);
-            runner::run(&shared, &kind, job, phase, &lost).await;
+            runner::run(&shared, &kind, (job, phase), &lost, others).await;
             drop(hand);
             drop(slot);
             if shared.backlog.load(Ordering::Acquire) {
@@ -447,6 +443,13 @@ impl Engine {
             () = inner.clock.sleep(Micros::from_secs(5)) => {}
         }
         taken_back
+    }
+}
+
+/// The other attempts of the task go on.
+fn note_panic(ended: std::thread::Result<()>) {
+    if ended.is_err() {
+        tracing::error!("an attempt panicked; its lease will run out");
     }
 }
 

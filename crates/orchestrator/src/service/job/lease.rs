@@ -5,7 +5,7 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    backoff, damage,
+    backlog, backoff, damage,
     engine::{Engine, Inner},
     outcome,
     step::EngineStep,
@@ -108,18 +108,13 @@ impl Engine {
         Ok(reaped)
     }
 
-    /// Counts the jobs that are due and wait for a worker, for the gauge `orchestrator_jobs_due`, by which replicas are
-    /// added and removed.
+    /// Counts the jobs that are due, for those who look at the gauge while nobody asks [`super::Backlog`].
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn measure(&self) -> Result<u64> {
         let inner = self.inner();
-        let due = Filter::Le("due".into(), inner.clock.now().as_micros().into());
-        let waiting = inner.reader.count(schema::JOBS, due).await?;
-        #[expect(clippy::cast_precision_loss, reason = "a gauge of jobs needs no more than 53 bits")]
-        metrics::gauge!("orchestrator_jobs_due").set(waiting as f64);
-        Ok(waiting)
+        Ok(backlog::count(inner.reader.as_ref(), inner.clock.now()).await?)
     }
 
     /// Frees every lease at once and counts the boot epoch. Only for a process that knows itself to be alone on its
@@ -136,6 +131,7 @@ impl Engine {
         loop {
             let query = Query::new(schema::JOBS)
                 .filter(of_known_kinds(Filter::Gt("lease_until".into(), i64::MIN.into())))
+                .sort(Sort::Field("lease_until".into()))
                 .limit(BATCH)
                 .after(after);
             let page = inner.reader.find(query).await?;

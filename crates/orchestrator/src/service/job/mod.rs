@@ -5,6 +5,7 @@
 //!   sees; `subject` holds the subject of mutating kinds; `dependency` looks after `depends_on`.
 //! - [`hint`] tells the workers of other processes of due jobs; `hinted` claims what hints name.
 //! - [`step`] lists what an attempt does outside the process, step by step; `writes` is the engine's own way to the database.
+//! - `gather` hands the commits of attempts that share a task to the database together.
 //! - `lease` renews, reaps and releases leases.
 //! - [`admin`] is what people may do with jobs, [`redrive`] what they may do with dead letters; `damage` sets aside jobs
 //!   that can't be read; [`purge`] removes old records; [`wake`] tells the driver of new work.
@@ -17,6 +18,7 @@ mod context;
 mod damage;
 mod dependency;
 pub mod engine;
+mod gather;
 pub mod handler;
 pub mod hint;
 mod hinted;

@@ -13,6 +13,7 @@ use super::{
     context::{Context, is_lost, token_guard},
     dependency,
     engine::{Inner, Kind},
+    gather::Gather,
     handler::{JobContext, JobError, Processed, Verified},
     outcome,
     step::EngineStep,
@@ -57,17 +58,25 @@ struct Attempt<'a> {
     kind: &'a Kind,
     phase: Phase,
     lost: &'a CancellationToken,
+    /// What gathers the commits of those that share the task.
+    others: Option<Arc<Gather>>,
 }
 
 /// Runs a claimed job through its phase, up to the commit that ends the attempt. When the lease is lost nothing is written.
-pub(super) async fn run(inner: &Arc<Inner>, kind: &Kind, job: Job, phase: Phase, lost: &CancellationToken) {
+pub(super) async fn run(
+    inner: &Arc<Inner>,
+    kind: &Kind,
+    (job, phase): (Job, Phase),
+    lost: &CancellationToken,
+    others: Option<Arc<Gather>>,
+) {
     let (attempt, _) = outcome::budget(&job, phase, &kind.policy);
     let span = tracing::info_span!(
         "job", id = %job.id, kind = job.kind.as_str(), subject = job.subject, phase = phase.as_str(), attempt
     );
     let (id, started) = (job.id, inner.clock.now());
     let label = job.kind.as_str();
-    let attempt = Attempt { inner, kind, phase, lost };
+    let attempt = Attempt { inner, kind, phase, lost, others };
     async {
         let outcome = match attempt.run(job).await {
             Ok(outcome) => outcome,
@@ -141,9 +150,12 @@ impl Attempt<'_> {
     async fn give_back(&self, job: Job, delay: Micros, end: EngineStep) -> error::Result<&'static str> {
         let mut next = job.clone();
         outcome::postpone(&mut next, self.phase, self.inner.clock.now(), delay).map_err(Error::internal)?;
-        let mut changes = Changeset::new();
-        changes.replace_expecting(token_guard(job.lease_token), &next);
-        match self.commit(end, &job, &changes).await {
+        let changes = || {
+            let mut changes = Changeset::new();
+            changes.replace_expecting(token_guard(job.lease_token), &next);
+            changes
+        };
+        match self.commit(end, &job, changes).await {
             Ok(()) => {
                 self.inner.wake.ring(Touched { jobs: self.is_due_soon(&next), outbox: false });
                 Ok(end.as_str())
@@ -169,7 +181,7 @@ impl Attempt<'_> {
         let mut job = job;
         let mut reruns = 0;
         loop {
-            let context = Context::new(Arc::clone(self.inner), job);
+            let context = Context::new(Arc::clone(self.inner), job, self.others.clone());
             let attempt = match &given_up {
                 Some(reason) => Err(self.give_up(&context, context.job().clone(), reason).await),
                 None => Ok(self.call_phase(&context).await),
@@ -263,25 +275,35 @@ impl Attempt<'_> {
         next: &Job,
         changes: Changeset,
     ) -> Result<(), DatabaseError> {
-        let mut all = Changeset::new();
-        all.replace_expecting(token_guard(held.lease_token), next);
-        if self.kind.policy.mutates_subject {
-            subject::release(&mut all, held);
-        }
         let mut touched = Touched::by(&changes);
         touched.jobs |= self.is_due_soon(next);
-        all.extend(changes);
-        self.commit(end, held, &all).await?;
+        let all = || {
+            let mut all = Changeset::new();
+            all.replace_expecting(token_guard(held.lease_token), next);
+            if self.kind.policy.mutates_subject {
+                subject::release(&mut all, held);
+            }
+            all.extend(changes.clone());
+            all
+        };
+        self.commit(end, held, all).await?;
         self.inner.wake.ring(touched);
         Ok(())
     }
 
     /// Commits; tries again when the result is unknown. The token has grown with the first success, so a repeat is refused
-    /// as lost, and the job is in the state that it should have.
-    async fn commit(&self, end: EngineStep, job: &Job, changes: &Changeset) -> Result<(), DatabaseError> {
+    /// as lost, and the job is in the state that it should have. `changes` makes the same changeset each time: that is rarely
+    /// more than once, and cheaper than a copy of each.
+    async fn commit(
+        &self,
+        end: EngineStep,
+        job: &Job,
+        changes: impl Fn() -> Changeset + Send,
+    ) -> Result<(), DatabaseError> {
         let mut tries = 1;
         loop {
-            match self.inner.writes.commit(end, Some(job), changes.clone()).await {
+            let answer = self.inner.writes.commit_with(self.others.as_deref(), (end, job), changes());
+            match answer.await {
                 Err(error) if error.retryable() && tries < COMMIT_TRIES => {
                     tracing::warn!(error = error::chain(&error), "a commit failed; trying again");
                     self.inner.clock.sleep(Micros::from_millis(100 << tries)).await;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::step::{Boundaries, Crossing, EngineStep, Side, reached};
+use super::{
+    gather::Gather,
+    step::{Boundaries, Crossing, EngineStep, Side, reached},
+};
 use crate::core::{
     client::database::{Changeset, Claim, Claimer, Committer, Document, Result},
     job::{Job, JobKind},
@@ -39,6 +42,25 @@ impl Writes {
         let answer = self.committer.commit(changes).await;
         reached(self.boundaries(), step.into(), Side::After, job).await;
         answer
+    }
+
+    /// The commit of an attempt, given to the database with those of others that share its task, if it shares one.
+    pub(super) async fn commit_with(
+        &self,
+        others: Option<&Gather>,
+        (step, job): (EngineStep, &Job),
+        changes: Changeset,
+    ) -> Result<()> {
+        let Some(gather) = others else { return self.commit(step, Some(job), changes).await };
+        reached(self.boundaries(), step.into(), Side::Before, Some(job)).await;
+        let answer = gather.commit(changes).await;
+        reached(self.boundaries(), step.into(), Side::After, Some(job)).await;
+        answer
+    }
+
+    /// What gathers the commits of attempts that share a task.
+    pub(super) fn gather(&self) -> Arc<Gather> {
+        Gather::new(Arc::clone(&self.committer))
     }
 
     /// Claims.

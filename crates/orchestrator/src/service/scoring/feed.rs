@@ -88,22 +88,35 @@ impl WatchedCommitter {
     pub fn new(inner: Arc<dyn Committer>, feed: ChangeFeed) -> Self {
         Self { inner, feed }
     }
+
+    /// A failed commit may have happened all the same; looking once too often does no harm.
+    fn note(&self, touched: Vec<String>) {
+        for unit in touched {
+            self.feed.note(unit);
+        }
+    }
+}
+
+/// The units that a changeset touches, by their ids.
+fn touched(changeset: &Changeset) -> Vec<String> {
+    let writes = changeset.writes.iter();
+    let of_units = writes.filter(|w| w.collection == schema::UNITS || w.collection == schema::REPUTATIONS);
+    of_units.map(|w| w.id.clone()).collect()
 }
 
 #[async_trait]
 impl Committer for WatchedCommitter {
     async fn commit(&self, changeset: Changeset) -> Result<()> {
-        let touched: Vec<String> = changeset
-            .writes
-            .iter()
-            .filter(|w| w.collection == schema::UNITS || w.collection == schema::REPUTATIONS)
-            .map(|w| w.id.clone())
-            .collect();
+        let touched = touched(&changeset);
         let result = self.inner.commit(changeset).await;
-        // A failed commit may have happened all the same; looking once too often does no harm.
-        for unit in touched {
-            self.feed.note(unit);
-        }
+        self.note(touched);
         result
+    }
+
+    async fn commit_each(&self, changesets: Vec<Changeset>) -> Vec<Result<()>> {
+        let touched = changesets.iter().flat_map(touched).collect();
+        let results = self.inner.commit_each(changesets).await;
+        self.note(touched);
+        results
     }
 }

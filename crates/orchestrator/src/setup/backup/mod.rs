@@ -9,6 +9,7 @@
 //! The built-in provider's objects are the customers', and as large as they like: they are not in it.
 
 mod files;
+mod partial;
 mod restore;
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use partial::Partial;
 pub use restore::{Restored, interrupted, restore};
 
 use super::{clients, first, secret};
@@ -119,23 +121,22 @@ pub async fn backup(config: &Config, to: &Path, keys: bool) -> Result<Manifest> 
             format!("{} exists; name a directory that does not, backups are never changed", to.display());
         return Err(Error::new(ErrorCode::AlreadyExists, detail));
     }
-    let (mut name, parent) = (to.file_name().unwrap_or_default().to_owned(), parent_of(to));
-    name.push(".partial");
-    let partial = Partial(parent.join(name));
-    partial.clear().map_err(|error| unwritable(&partial.0, error))?;
+    let partial = Partial::begin(to)?;
+    let contents = partial.contents();
     let sources = Sources { database, chain: Settlement::directory(config), config: config.clone(), keys };
-    let place = partial.0.clone();
+    let place = contents.clone();
     let manifest =
         tokio::task::spawn_blocking(move || sources.copy(&place)).await.map_err(Error::internal)??;
-    let manifest = look_into(&partial.0, manifest).await?;
+    let manifest = look_into(&contents, manifest).await?;
     let text = serde_json::to_vec_pretty(&manifest).map_err(Error::internal)?;
     let finish = || {
-        files::write(&partial.0.join(MANIFEST), &text)?;
-        files::sync(&partial.0)?;
-        std::fs::rename(&partial.0, to)?;
-        files::sync(&parent)
+        files::write(&contents.join(MANIFEST), &text)?;
+        files::sync(&contents)?;
+        std::fs::rename(&contents, to)?;
+        files::sync(&parent_of(to))
     };
     finish().map_err(|error| unwritable(to, error))?;
+    drop(partial);
     check_backup(to).await
 }
 
@@ -201,27 +202,6 @@ fn unwritable(path: &Path, error: io::Error) -> Error {
         _ => ErrorCode::DataDirUnwritable,
     };
     Error::new(code, format!("{}: {error}", path.display())).because(error)
-}
-
-/// A backup in the making; what is left of one that failed is removed.
-struct Partial(PathBuf);
-
-impl Partial {
-    /// Removes what is there: of this attempt, or of one that was killed.
-    fn clear(&self) -> io::Result<()> {
-        match std::fs::remove_dir_all(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if let Err(error) = self.clear() {
-            tracing::warn!(path = %self.0.display(), %error, "an unfinished backup could not be removed");
-        }
-    }
 }
 
 /// What is copied.

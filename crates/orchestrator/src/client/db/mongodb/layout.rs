@@ -2,7 +2,8 @@
 //!
 //! Every index but the unique ones ends with the id, so that it answers a sort by its fields, ties and all. A unique
 //! index holds the documents only whose first field has a value. Where the schema knows of an expiry, an index on a date
-//! beside the body lets the server expire what the purge trigger left.
+//! beside the body lets the server expire what the purge trigger left. Indexes here leave no values out: a partial index of
+//! the server can't say "none of these".
 
 use ::mongodb::{
     Database,

@@ -20,7 +20,7 @@ use crate::{
 
 /// What brings a file from one layout to the next; the first one starts from layout 1. Each is part of the transaction that
 /// also makes tables and indexes, so that a file has one layout or the other. None is ever changed once it was released.
-const MIGRATIONS: &[Migration] = &[keep_a_history];
+const MIGRATIONS: &[Migration] = &[keep_a_history, leave_passing_states_out];
 
 type Migration = fn(&Connection) -> rusqlite::Result<()>;
 
@@ -32,6 +32,12 @@ fn keep_a_history(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "CREATE TABLE layout_history (layout INTEGER PRIMARY KEY, program TEXT NOT NULL, at TEXT NOT NULL)",
     )
+}
+
+/// Layout 3: the index of jobs by state leaves out the states in which a worker holds a job. [`Table::create`] has made it
+/// anew when this runs; the number keeps an older program from making it back, and back again.
+const fn leave_passing_states_out(_: &Connection) -> rusqlite::Result<()> {
+    Ok(())
 }
 
 /// Brings a file of the layout `found`, which is 0 for a new one, to the present layout.
@@ -110,6 +116,13 @@ pub(super) fn column(field: &str) -> String {
     quoted(&format!("f_{field}"))
 }
 
+/// That a column has none of the values that an index leaves out. Not as a list: SQLite would build it anew for each row that
+/// is written.
+fn beyond(index: &IndexSpec, column: &str) -> String {
+    let values = index.passing.iter().map(|value| format!("{column} <> '{}'", value.replace('\'', "")));
+    values.collect::<Vec<_>>().join(" AND ")
+}
+
 impl Table {
     fn new(spec: CollectionSpec) -> Self {
         let mut columns: Vec<&'static str> = Vec::new();
@@ -165,6 +178,14 @@ impl Table {
         Some(self.index_name(index))
     }
 
+    /// The condition under which a document is in an index that leaves some values of this field out; a query must repeat
+    /// it to the letter for the index to be used. `None` when there is no such index, or when it leaves `value` out.
+    pub(super) fn not_passing(&self, field: &str, value: &str) -> Option<String> {
+        let of_field = |index: &&IndexSpec| index.fields.first() == Some(&field) && !index.passing.is_empty();
+        let index = self.spec.indexes.iter().find(of_field)?;
+        (!index.passing.contains(&value)).then(|| beyond(index, &column(field)))
+    }
+
     fn index_name(&self, index: &IndexSpec) -> String {
         quoted(&format!("{}.{}", self.spec.collection.0, index.name))
     }
@@ -214,12 +235,16 @@ impl Table {
     fn create_index(&self, connection: &Connection, index: &IndexSpec) -> rusqlite::Result<()> {
         let Some(first) = index.fields.first() else { return Ok(()) };
         let name = self.index_name(index);
+        let first = column(first);
+        let beyond = match index.passing {
+            [] => String::new(),
+            _ => format!(" AND {}", beyond(index, &first)),
+        };
         let wanted = format!(
-            "CREATE {}INDEX {name} ON {} ({}) WHERE {} IS NOT NULL",
+            "CREATE {}INDEX {name} ON {} ({}) WHERE {first} IS NOT NULL{beyond}",
             if index.unique { "UNIQUE " } else { "" },
             self.name,
             Self::indexed(index).join(", "),
-            column(first)
         );
         let present: Option<String> = connection
             .query_row(

@@ -1,8 +1,9 @@
-//! The embedded database: SQLite in WAL mode. One thread writes, in batches that are synced together; a few connections
-//! read beside it.
+//! The embedded database: SQLite in WAL mode. One thread writes, in batches that are synced together; another one moves the
+//! log into the database; a few connections read beside them.
 
 mod apply;
 pub mod backup;
+mod checkpoint;
 mod layout;
 mod query;
 mod reader;
@@ -44,7 +45,7 @@ pub struct Options {
     pub readers: usize,
     /// The writer's page cache, in KiB; taken as it fills.
     pub cache_kib: u32,
-    /// The log is moved into the database when it has so many pages of 4 KiB.
+    /// The log is moved into the database when it has so many pages of 8 KiB.
     pub checkpoint_pages: i32,
     /// How long to wait for another process that writes.
     pub busy_timeout: Duration,
@@ -52,7 +53,7 @@ pub struct Options {
     /// wait for minutes, for damage that SQLite mostly meets anyway when it reads the page: such a file is opened as it
     /// is, the log says so, and `PRAGMA quick_check` on a copy is the operator's to schedule.
     pub check_up_to: u64,
-    /// The most pages of 4 KiB that the file may have; for tests of the full disk.
+    /// The most pages of 8 KiB that the file may have; for tests of the full disk.
     pub max_pages: Option<u32>,
 }
 
@@ -61,7 +62,7 @@ impl Default for Options {
         Self {
             readers: 2,
             cache_kib: 16_384,
-            checkpoint_pages: 4_096,
+            checkpoint_pages: 2_048,
             busy_timeout: Duration::from_secs(5),
             check_up_to: 256 << 20,
             max_pages: None,
@@ -76,7 +77,7 @@ pub struct Stats {
     pub requests: u64,
     /// Transactions, each synced once.
     pub commits: u64,
-    /// Moves of the log into the database, each synced twice.
+    /// Passes of moving the log into the database, each synced twice.
     pub checkpoints: u64,
 }
 
@@ -141,7 +142,7 @@ impl SqliteDatabase {
         let connection = writer::open(&self.path, &self.options)?;
         let readers = Arc::new(Readers::open(&self.path, &self.options)?);
         let (layout, counters) = (Arc::clone(&self.layout), Arc::clone(&self.counters));
-        let (writer, thread) = Writer::start(connection, layout, counters, self.options.clone())?;
+        let (writer, thread) = Writer::start(&self.path, connection, layout, counters, self.options.clone())?;
         *self.thread.lock() = Some(thread);
         Ok(running.insert(Running { writer, readers }).clone())
     }
@@ -233,7 +234,7 @@ impl Claimer for SqliteDatabase {
         asked("claim");
         let running = self.running()?;
         let claim = Box::new(apply::prepare_claim(&self.layout(), claim)?);
-        writer::ask(&running.writer, |reply| Request::Claim { claim, reply }).await
+        writer::ask(&running.writer, |reply| Request::Claim { claim, reply }).await?
     }
 }
 
@@ -246,7 +247,33 @@ impl Committer for SqliteDatabase {
         if writes.is_empty() {
             return Ok(());
         }
-        writer::ask(&running.writer, |reply| Request::Commit { writes, reply }).await.map(drop)
+        writer::ask(&running.writer, |reply| Request::Commit { writes, reply }).await?.map(drop)
+    }
+
+    /// One request to the writer, with one answer.
+    async fn commit_each(&self, changesets: Vec<Changeset>) -> Vec<Result<()>> {
+        asked("commit");
+        let layout = self.layout();
+        let mut all = Vec::with_capacity(changesets.len());
+        let mut answers: Vec<Option<Result<()>>> = Vec::with_capacity(changesets.len());
+        for changeset in changesets {
+            let prepared = apply::prepare(&layout, changeset);
+            answers.push(match prepared {
+                Ok(writes) if writes.is_empty() => Some(Ok(())),
+                Ok(writes) => {
+                    all.push(writes);
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            });
+        }
+        let written = match self.running() {
+            Ok(running) => writer::ask(&running.writer, |reply| Request::Commits { all, reply }).await,
+            Err(error) => Err(error),
+        };
+        let mut written = written.map(|(each, _)| each).unwrap_or_default().into_iter();
+        let mut rest = || written.next().unwrap_or_else(|| Err(closed()));
+        answers.into_iter().map(|answer| answer.unwrap_or_else(&mut rest)).collect()
     }
 }
 
@@ -254,18 +281,18 @@ impl Committer for SqliteDatabase {
 impl DatabaseClient for SqliteDatabase {
     async fn connect(&self, schema: &'static [CollectionSpec]) -> Result<()> {
         let running = self.start()?;
-        writer::ask(&running.writer, |reply| Request::Connect { schema, reply }).await
+        writer::ask(&running.writer, |reply| Request::Connect { schema, reply }).await?
     }
 
     async fn disconnect(&self) -> Result<()> {
         let Some(running) = self.running.write().take() else { return Ok(()) };
         running.readers.close();
-        writer::ask(&running.writer, |reply| Request::Close { reply }).await
+        writer::ask(&running.writer, |reply| Request::Close { reply }).await?
     }
 
     async fn health(&self) -> Result<()> {
         let running = self.running()?;
-        writer::ask(&running.writer, |reply| Request::Ping { reply }).await?;
+        writer::ask(&running.writer, |reply| Request::Ping { reply }).await??;
         running.readers.at_once(|connection| connection.query_row("SELECT 1", [], |_| Ok(()))).await
     }
 }

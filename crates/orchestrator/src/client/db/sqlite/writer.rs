@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Options,
     apply::{self, Failure, Prepared, PreparedClaim},
+    checkpoint::{self, Checkpointer},
     closed, failure,
     layout::{self, LAYOUT, Layout},
 };
@@ -30,6 +31,8 @@ use crate::core::client::{
 const QUEUE: usize = 4_096;
 /// A batch takes no further request beyond so many documents: what comes first must not wait for ever.
 const BATCH_WRITES: usize = 4_096;
+/// The log grows to so many times the length at which it is moved; then the writer waits for the move.
+const LONGEST_LOG: i32 = 8;
 /// Statements that stay prepared.
 const STATEMENTS: usize = 256;
 
@@ -45,7 +48,7 @@ pub(super) struct Counters {
     pub(super) requests: AtomicU64,
     /// Transactions, each of which was synced once.
     pub(super) commits: AtomicU64,
-    /// Checkpoints, each of which syncs the log and the database.
+    /// Passes of checkpoints, each of which syncs the log and the database.
     pub(super) checkpoints: AtomicU64,
 }
 
@@ -56,6 +59,8 @@ pub(super) enum Request {
     /// Apply a changeset. It goes back with the answer, so that its texts are freed where they were made, and not by the
     /// one thread that all wait for.
     Commit { writes: Vec<Prepared>, reply: oneshot::Sender<Result<Vec<Prepared>>> },
+    /// Apply each changeset by itself. They go back, too.
+    Commits { all: Vec<Vec<Prepared>>, reply: oneshot::Sender<(Vec<Result<()>>, Vec<Vec<Prepared>>)> },
     /// Claim documents.
     Claim { claim: Box<PreparedClaim>, reply: oneshot::Sender<Result<Vec<Document>>> },
     /// Answer when everything before is done.
@@ -68,6 +73,7 @@ pub(super) enum Request {
 enum Outcome {
     Done,
     Claimed(Vec<Document>),
+    Each(Vec<Result<()>>),
     Refused(DatabaseError),
 }
 
@@ -76,28 +82,43 @@ impl Request {
     fn weight(&self) -> usize {
         match self {
             Self::Commit { writes, .. } => writes.len(),
+            Self::Commits { all, .. } => all.iter().map(Vec::len).sum(),
             // Most claims find less than they ask for.
             Self::Claim { .. } => 64,
             Self::Connect { .. } | Self::Ping { .. } | Self::Close { .. } => 0,
         }
     }
 
+    /// How many changesets and claims it is.
+    fn count(&self) -> usize {
+        match self {
+            Self::Commits { all, .. } => all.len(),
+            _ => 1,
+        }
+    }
+
     fn batched(&self) -> bool {
-        matches!(self, Self::Commit { .. } | Self::Claim { .. })
+        matches!(self, Self::Commit { .. } | Self::Commits { .. } | Self::Claim { .. })
     }
 
     /// Applies it; an error means that the transaction is lost.
     fn apply(&self, connection: &Connection) -> std::result::Result<Outcome, rusqlite::Error> {
-        let applied = match self {
-            Self::Commit { writes, .. } => apply::changeset(connection, writes).map(|()| Outcome::Done),
-            Self::Claim { claim, .. } => apply::claim(connection, claim).map(Outcome::Claimed),
-            Self::Connect { .. } | Self::Ping { .. } | Self::Close { .. } => Ok(Outcome::Done),
-        };
-        match applied {
-            Ok(outcome) => Ok(outcome),
-            Err(Failure::Refused(error)) => Ok(Outcome::Refused(error)),
-            Err(Failure::Broken(error)) => Err(error),
-        }
+        Ok(match self {
+            Self::Commit { writes, .. } => match changeset(connection, writes)? {
+                Ok(()) => Outcome::Done,
+                Err(error) => Outcome::Refused(error),
+            },
+            Self::Commits { all, .. } => {
+                let each = all.iter().map(|writes| changeset(connection, writes));
+                Outcome::Each(each.collect::<rusqlite::Result<_>>()?)
+            }
+            Self::Claim { claim, .. } => match apply::claim(connection, claim) {
+                Ok(documents) => Outcome::Claimed(documents),
+                Err(Failure::Refused(error)) => Outcome::Refused(error),
+                Err(Failure::Broken(error)) => return Err(error),
+            },
+            Self::Connect { .. } | Self::Ping { .. } | Self::Close { .. } => Outcome::Done,
+        })
     }
 
     /// Tells the caller; one that went away is not missed.
@@ -106,23 +127,40 @@ impl Request {
             Self::Claim { reply, .. } => {
                 let _ = reply.send(match outcome {
                     Outcome::Claimed(documents) => Ok(documents),
-                    Outcome::Done => Ok(Vec::new()),
+                    Outcome::Done | Outcome::Each(_) => Ok(Vec::new()),
                     Outcome::Refused(error) => Err(error),
                 });
             }
             Self::Commit { writes, reply } => {
                 let _ = reply.send(match outcome {
                     Outcome::Refused(error) => Err(error),
-                    Outcome::Done | Outcome::Claimed(_) => Ok(writes),
+                    Outcome::Done | Outcome::Claimed(_) | Outcome::Each(_) => Ok(writes),
                 });
+            }
+            Self::Commits { all, reply } => {
+                let answers = match outcome {
+                    Outcome::Each(answers) => answers,
+                    Outcome::Refused(error) => vec![Err(error)],
+                    Outcome::Done | Outcome::Claimed(_) => Vec::new(),
+                };
+                let _ = reply.send((answers, all));
             }
             Self::Connect { reply, .. } | Self::Ping { reply } | Self::Close { reply } => {
                 let _ = reply.send(match outcome {
                     Outcome::Refused(error) => Err(error),
-                    Outcome::Done | Outcome::Claimed(_) => Ok(()),
+                    Outcome::Done | Outcome::Claimed(_) | Outcome::Each(_) => Ok(()),
                 });
             }
         }
+    }
+}
+
+/// Applies a changeset; an error means that the transaction is lost.
+fn changeset(connection: &Connection, writes: &[Prepared]) -> rusqlite::Result<Result<()>> {
+    match apply::changeset(connection, writes) {
+        Ok(()) => Ok(Ok(())),
+        Err(Failure::Refused(error)) => Ok(Err(error)),
+        Err(Failure::Broken(error)) => Err(error),
     }
 }
 
@@ -136,6 +174,9 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Connection> {
     let mut connection = Connection::open(path).map_err(failure)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.busy_timeout(options.busy_timeout).map_err(failure)?;
+    // Of a new file. Jobs and their index entries come in order, in batches: larger pages are fewer calls for the same bytes.
+    // An older file keeps its pages of 4 KiB.
+    connection.pragma_update(None, "page_size", 8_192).map_err(failure)?;
     let mode: String =
         connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failure)?;
     if mode != "wal" {
@@ -163,19 +204,21 @@ pub(super) struct Writer {
     options: Options,
     /// The log is moved into the database when it has so many pages.
     checkpoint_at: i32,
+    checkpointer: Checkpointer,
 }
 
 impl Writer {
     /// Starts the thread.
     pub(super) fn start(
+        path: &Path,
         connection: Connection,
         layout: Arc<RwLock<Arc<Layout>>>,
         counters: Arc<Counters>,
         options: Options,
     ) -> Result<(mpsc::Sender<Request>, JoinHandle<()>)> {
         let (sender, requests) = mpsc::channel(QUEUE);
-        let checkpoint_at = options.checkpoint_pages;
-        let writer = Self { connection, requests, layout, counters, options, checkpoint_at };
+        let (checkpoint_at, checkpointer) = (options.checkpoint_pages, Checkpointer::start(path)?);
+        let writer = Self { connection, requests, layout, counters, options, checkpoint_at, checkpointer };
         let thread = std::thread::Builder::new()
             .name("db-writer".to_owned())
             .spawn(move || writer.run())
@@ -229,16 +272,17 @@ impl Writer {
         request.answer(outcome);
     }
 
-    /// Applies a batch in one transaction. If the transaction is lost, each request gets one of its own: so the one that
-    /// does not fit the disk, say, fails alone.
+    /// Applies a batch in one transaction. If the transaction is lost, each changeset and claim gets one of its own: so the one
+    /// that does not fit the disk, say, fails alone.
     fn write(&self, batch: Vec<Request>) {
         if batch.is_empty() {
             return;
         }
-        let alone = batch.len() == 1;
-        let refused = match self.transaction(&batch) {
+        let all = |connection: &Connection| batch.iter().map(|request| request.apply(connection)).collect();
+        let refused = match self.transaction::<Vec<Outcome>>(all) {
             Ok(outcomes) => {
-                self.counters.requests.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                let requests: usize = batch.iter().map(Request::count).sum();
+                self.counters.requests.fetch_add(requests as u64, Ordering::Relaxed);
                 for (request, outcome) in batch.into_iter().zip(outcomes) {
                     request.answer(outcome);
                 }
@@ -246,25 +290,38 @@ impl Writer {
             }
             Err(error) => error,
         };
-        if alone {
-            batch.into_iter().for_each(|request| request.answer(Outcome::Refused(failure_of(&refused))));
-        } else {
+        let alone = batch.len() == 1;
+        if !alone {
             tracing::warn!(error = %refused, requests = batch.len(), "a batch of writes failed; trying them one by one");
-            batch.into_iter().for_each(|request| self.write(vec![request]));
+        }
+        for request in batch {
+            match request {
+                Request::Commits { all, reply } => {
+                    let _ = reply.send((all.iter().map(|writes| self.write_alone(writes)).collect(), all));
+                }
+                request if alone => request.answer(Outcome::Refused(failure_of(&refused))),
+                request => self.write(vec![request]),
+            }
         }
     }
 
-    fn transaction(&self, batch: &[Request]) -> std::result::Result<Vec<Outcome>, Lost> {
+    /// Applies a changeset in a transaction of its own.
+    fn write_alone(&self, writes: &[Prepared]) -> Result<()> {
+        let answer = self.transaction(|connection| changeset(connection, writes));
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
+        answer.unwrap_or_else(|error| Err(failure_of(&error)))
+    }
+
+    fn transaction<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> std::result::Result<T, Lost> {
         let run = |sql: &str| self.connection.prepare_cached(sql)?.execute([]);
-        let work = || {
-            run("BEGIN IMMEDIATE")?;
-            batch.iter().map(|request| request.apply(&self.connection)).collect::<rusqlite::Result<Vec<_>>>()
-        };
-        let result = work().and_then(|outcomes| run("COMMIT").map(|_| outcomes));
-        match result {
-            Ok(outcomes) => {
+        let worked = run("BEGIN IMMEDIATE").and_then(|_| work(&self.connection));
+        match worked.and_then(|answer| run("COMMIT").map(|_| answer)) {
+            Ok(answer) => {
                 self.counters.commits.fetch_add(1, Ordering::Relaxed);
-                Ok(outcomes)
+                Ok(answer)
             }
             Err(error) => {
                 // Some errors have rolled back already.
@@ -327,18 +384,35 @@ impl Writer {
         }
     }
 
-    /// Moves the log into the database when it has grown long.
+    /// Has the log moved into the database when it has grown long, and moves the rest.
     fn checkpoint(&mut self) {
         let pages = LOG_PAGES.get();
-        if pages < self.checkpoint_at {
+        if !self.checkpointer.is_under_way() {
+            if pages >= self.checkpoint_at {
+                self.checkpointer.begin();
+                // Nobody is there to do it.
+                if !self.checkpointer.is_under_way() {
+                    self.finish_checkpoint(pages);
+                }
+            }
             return;
         }
-        let moved = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
-        });
+        // A disk that moves pages slower than they come would have the log grow for ever.
+        let patient = pages >= self.checkpoint_at.saturating_mul(LONGEST_LOG);
+        if let Some(passes) = self.checkpointer.ended(patient) {
+            self.counters.checkpoints.fetch_add(passes, Ordering::Relaxed);
+            // When nobody wrote for a while all was moved, and the log began anew by itself.
+            if pages >= self.checkpoint_at {
+                self.finish_checkpoint(pages);
+            }
+        }
+    }
+
+    /// Moves what is left of the log: the writer alone can, because nothing is added meanwhile.
+    fn finish_checkpoint(&mut self, pages: i32) {
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         // A reader may have kept a part of the log, or the disk may be full: then not again with each commit.
-        let done = matches!(moved, Ok(true));
+        let done = checkpoint::pass(&self.connection).is_ok_and(checkpoint::Moved::whole);
         self.checkpoint_at = if done { self.options.checkpoint_pages } else { pages.saturating_mul(2) };
         if done {
             LOG_PAGES.set(0);
@@ -346,10 +420,14 @@ impl Writer {
     }
 
     fn close(self) -> Result<()> {
+        let Self { connection, checkpointer, .. } = self;
+        let kept_open = checkpointer.stop();
         // A failed checkpoint loses nothing: the log is read at the next start.
-        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        self.connection.flush_prepared_statement_cache();
-        self.connection.close().map_err(|(_, error)| failure(error))
+        let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        connection.flush_prepared_statement_cache();
+        let closed = connection.close().map_err(|(_, error)| failure(error));
+        drop(kept_open);
+        closed
     }
 }
 
@@ -368,9 +446,9 @@ fn failure_of(error: &Lost) -> DatabaseError {
 /// Waits for the answer to a request.
 pub(super) async fn ask<T>(
     writer: &mpsc::Sender<Request>,
-    request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
 ) -> Result<T> {
     let (reply, answer) = oneshot::channel();
     writer.send(request(reply)).await.map_err(|_| closed())?;
-    answer.await.map_err(|_| closed())?
+    answer.await.map_err(|_| closed())
 }

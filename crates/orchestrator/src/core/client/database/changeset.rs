@@ -59,6 +59,27 @@ pub struct Write {
     pub id: String,
     /// What.
     pub op: WriteOp,
+    /// Whether the body was serialised here.
+    serialised: bool,
+}
+
+impl Write {
+    /// A write; a body may be any text, and is looked at by whoever stores it.
+    #[must_use]
+    pub fn new(collection: Collection, id: impl Into<String>, op: WriteOp) -> Self {
+        Self { collection, id: id.into(), op, serialised: false }
+    }
+
+    /// A write whose body was serialised here.
+    fn serialised(collection: Collection, id: String, op: WriteOp) -> Self {
+        Self { collection, id, op, serialised: true }
+    }
+
+    /// Whether the body, if there is one, was serialised from a value: then it is JSON, and need not be read to know it.
+    #[must_use]
+    pub const fn is_serialised(&self) -> bool {
+        self.serialised
+    }
 }
 
 /// Many writes over many collections that happen together or not at all, in the order given.
@@ -84,13 +105,13 @@ impl Changeset {
     /// Adds the insertion of an entity.
     pub fn insert<T: Entity>(&mut self, value: &T) -> &mut Self {
         let op = WriteOp::Insert { body: body_of(value) };
-        self.writes.push(Write { collection: T::COLLECTION, id: value.document_id(), op });
+        self.writes.push(Write::serialised(T::COLLECTION, value.document_id(), op));
         self
     }
 
     /// Adds the insertion of anything that serialises to a JSON object; it carries no version.
     pub fn insert_json<T: Serialize>(&mut self, collection: Collection, id: String, value: &T) -> &mut Self {
-        self.writes.push(Write { collection, id, op: WriteOp::Insert { body: to_body(value) } });
+        self.writes.push(Write::serialised(collection, id, WriteOp::Insert { body: to_body(value) }));
         self
     }
 
@@ -102,7 +123,7 @@ impl Changeset {
     /// Adds the replacement of an entity, guarded by `expect`.
     pub fn replace_expecting<T: Entity>(&mut self, expect: Expect, value: &T) -> &mut Self {
         let op = WriteOp::Replace { expect, body: body_of(value) };
-        self.writes.push(Write { collection: T::COLLECTION, id: value.document_id(), op });
+        self.writes.push(Write::serialised(T::COLLECTION, value.document_id(), op));
         self
     }
 
@@ -116,19 +137,19 @@ impl Changeset {
         floor: i64,
     ) -> &mut Self {
         let op = WriteOp::Add { field: field.to_owned(), delta, floor };
-        self.writes.push(Write { collection, id: id.to_string(), op });
+        self.writes.push(Write::new(collection, id.to_string(), op));
         self
     }
 
     /// Adds a deletion.
     pub fn delete(&mut self, collection: Collection, id: impl ToString, expect: Expect) -> &mut Self {
-        self.writes.push(Write { collection, id: id.to_string(), op: WriteOp::Delete { expect } });
+        self.writes.push(Write::new(collection, id.to_string(), WriteOp::Delete { expect }));
         self
     }
 
     /// Adds a condition without a change.
     pub fn require(&mut self, collection: Collection, id: impl ToString, expect: Expect) -> &mut Self {
-        self.writes.push(Write { collection, id: id.to_string(), op: WriteOp::Require { expect } });
+        self.writes.push(Write::new(collection, id.to_string(), WriteOp::Require { expect }));
         self
     }
 
