@@ -5,11 +5,13 @@ import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 
 import {Blocks} from "../src/Blocks.sol";
+import {Deposits} from "../src/Deposits.sol";
 import {Oracles} from "../src/Oracles.sol";
 import {Settlement} from "../src/Settlement.sol";
 import {Store} from "../src/Store.sol";
 import {Block, Header} from "../src/Types.sol";
 import {Fixture} from "./Fixture.sol";
+import {Vm} from "./Vm.sol";
 
 /// @notice What a block must be to be registered, and how it becomes final.
 contract BlocksTest is Fixture {
@@ -50,6 +52,31 @@ contract BlocksTest is Fixture {
         same(found.registeredAt, vm.getBlockTimestamp());
         same(settlement.lastRegistered(), 1);
         same(settlement.lastFinal(), 0);
+    }
+
+    /// All that a verifier needs is in the log.
+    function test_what_is_logged() public {
+        bytes32[] memory blobs = blobsFor(header);
+        vm.recordLogs();
+        register(header, steps);
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        same(logs.length, 2);
+        same(logs[0].topics[0], Blocks.Published.selector);
+        same(logs[0].topics[1], bytes32(uint256(1)));
+        same(keccak256(logs[0].data), keccak256(abi.encode(blobs)));
+        same(logs[1].topics[0], Blocks.Registered.selector);
+        same(logs[1].topics[1], bytes32(uint256(1)));
+        same(logs[1].topics[2], builder.headerHash(header));
+        same(keccak256(logs[1].data), keccak256(abi.encode(header, blobs, steps)));
+        vm.recordLogs();
+        payIn(PROVIDER, NAME_P, 70);
+        logs = vm.getRecordedLogs();
+        Vm.Log memory last = logs[logs.length - 1];
+        same(last.topics[0], Deposits.Deposited.selector);
+        same(last.topics[1], bytes32(uint256(2)));
+        same(last.topics[2], bytes32(builder.keyOf(PROVIDER, NAME_P)));
+        same(last.topics[3], bytes32(uint256(uint160(PROVIDER))));
+        same(keccak256(last.data), keccak256(abi.encode(NAME_P, uint128(70), uint128(1_070))));
     }
 
     function test_only_the_operator() public {

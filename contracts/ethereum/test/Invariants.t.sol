@@ -96,7 +96,7 @@ contract Market is Fixture {
         settlement.withdrawMany(settlement.lastFinal(), builder.parts(), claims, siblings);
     }
 
-    function leave(uint8 rarely) external {
+    function goAway(uint8 rarely) external {
         if (settlement.exited() || rarely % 16 != 0) return;
         pass(EXIT_DELAY + 1);
         settlement.enterExit();
@@ -155,7 +155,7 @@ contract InvariantsTest is Test {
         all[3] = Market.takeReward.selector;
         all[4] = Market.takeOut.selector;
         all[5] = Market.takeOutMany.selector;
-        all[6] = Market.leave.selector;
+        all[6] = Market.goAway.selector;
         all[7] = Market.exitMany.selector;
         all[8] = Market.takeBack.selector;
         all[9] = Market.wait.selector;

@@ -543,6 +543,25 @@ contract StepsTest is Fixture {
         }
     }
 
+    /// Random blocks with a wrong state behind one step: the step falls, whichever it is.
+    /// forge-config: default.fuzz.runs = 40
+    function testFuzz_any_wrong_state_falls(uint256 seed) public {
+        uint256 count = bounded(seed, 1, 120);
+        for (uint256 i = 0; i < count; ++i) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            randomRecord(seed);
+        }
+        uint32 step = uint32(seed % ((builder.records() + 47) / 48));
+        if (step + 1 == (builder.records() + 47) / 48) {
+            (Header memory header, bytes memory steps) = builder.sealWith(keccak256(abi.encode(seed)));
+            register(header, steps);
+            fallsOf(header, step, Fault.WrongState);
+        } else {
+            builder.tamper(step, keccak256(abi.encode(seed)));
+            falls(step, Fault.WrongState);
+        }
+    }
+
     function randomRecord(uint256 seed) internal {
         uint32 count = builder.state().nextIndex;
         uint32 from = uint32((seed >> 8) % count);
