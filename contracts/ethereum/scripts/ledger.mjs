@@ -50,6 +50,40 @@ export function siblings(leaves, index) {
   return out;
 }
 
+/// One proof for many leaves, by ascending index: level by level, without what follows from the leaves below.
+export function siblingsOfMany(leaves, indexes) {
+  const out = [];
+  let level = leaves;
+  let places = indexes;
+  let empty = ZERO;
+  for (let height = 0; height < 32; height++) {
+    for (const place of places) {
+      const sibling = place ^ 1;
+      if (!places.includes(sibling) && sibling < level.length) out.push(level[sibling]);
+    }
+    const up = [];
+    for (let i = 0; i < level.length; i += 2) up.push(node(level[i], level[i + 1] ?? empty));
+    empty = node(empty, empty);
+    level = up;
+    places = [...new Set(places.map((place) => place >> 1))];
+  }
+  return out;
+}
+
+/// What oracles sign (EIP-712).
+export function evidenceDigest(chainId, contract, domain, block, evidenceRoot) {
+  const word = (value) => number(value, 32);
+  const type = (text) => keccak(Buffer.from(text));
+  const separator = keccak(
+    type("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
+    type("Orchestrator Settlement"), type("1"), word(chainId), word(contract),
+  );
+  const struct = keccak(
+    type("Evidence(bytes32 domain,uint64 number,bytes32 evidenceRoot)"), domain, word(block), evidenceRoot,
+  );
+  return keccak(Buffer.from([0x19, 0x01]), separator, struct);
+}
+
 /// Root of a list: pairs are joined, an odd last one with zero.
 export function listRoot(leaves) {
   let level = leaves;
@@ -77,6 +111,19 @@ export class Ledger {
     this.parent = ZERO;
     this.cells = [];
     this.states = [];
+    this.witnesses = [];
+  }
+
+  /// What a challenger shows for the next record; to be called before anything changes.
+  show(...parts) {
+    const step = Math.floor(this.cells.length / STEP_RECORDS);
+    this.witnesses[step] = Buffer.concat([this.witnesses[step] ?? Buffer.alloc(0), ...parts]);
+  }
+
+  showAccount(index) {
+    const a = this.accounts[index];
+    this.show(a.key, number(a.balance, 16), number(a.withdrawable, 16),
+      ...siblings(this.accounts.map(accountLeaf), index));
   }
 
   stateRoot() {
@@ -100,20 +147,27 @@ export class Ledger {
   }
 
   open(key) {
+    this.show(tag(0), ...siblings(this.accounts.map(accountLeaf), this.accounts.length));
     this.accounts.push({key, balance: 0n, withdrawable: 0n});
     this.push(cell(tag(1), key));
   }
 
   transfer(kind, from, to, amount) {
+    this.showAccount(from);
     this.accounts[from].balance -= amount;
-    if (kind === 12) this.accounts[from].withdrawable += amount;
-    else this.accounts[to].balance += amount;
+    if (kind === 12) {
+      this.accounts[from].withdrawable += amount;
+    } else {
+      this.showAccount(to);
+      this.accounts[to].balance += amount;
+    }
     if (kind === 5) [this.creditable, this.creditor] = [amount, to];
     if (kind === 7 || kind === 8) this.creditable -= amount;
     this.push(cell(tag(2), tag(kind), number(from, 4), number(to, 4), number(amount, 16)), kind >= 5 && kind <= 8);
   }
 
   deposit(to, amount) {
+    this.showAccount(to);
     this.lastDeposit += 1n;
     this.accounts[to].balance += amount;
     this.total += amount;
@@ -121,15 +175,19 @@ export class Ledger {
   }
 
   openMarket(key) {
+    this.show(tag(0), ...siblings(this.market.map(marketLeaf), this.market.length));
     this.market.push({key, digest: Buffer.alloc(26)});
     this.push(cell(tag(4), key));
   }
 
   setMarket(index, digest) {
+    const entry = this.market[index];
+    this.show(entry.key, entry.digest, ...siblings(this.market.map(marketLeaf), index));
     this.market[index].digest = digest;
     this.push(cell(tag(5), number(index, 4), digest));
   }
 
+  /// Verdicts and their evidence touch no leaf.
   verdict(subject, status, credit, coverage) {
     this.openVerdict = true;
     this.push(cell(tag(6), subject, tag(status), number(credit, 4), number(coverage, 4)));
@@ -149,7 +207,8 @@ export class Ledger {
       const last = from + STEP_RECORDS >= this.cells.length;
       const state = last ? this.stepState() : this.states[from + STEP_RECORDS - 1];
       const cellsHash = keccak(...cells);
-      steps.push({cells: cellsHash, count: cells.length, state,
+      const witness = this.witnesses[from / STEP_RECORDS] ?? Buffer.alloc(0);
+      steps.push({witness, cells: cellsHash, count: cells.length, state,
         leaf: keccak(tag(0x0e), cellsHash, number(cells.length, 4), state)});
     }
     const evidence = this.cells.filter((c) => c[0] === 7).map(recordHash);
@@ -165,7 +224,7 @@ export class Ledger {
     );
     const head = cell(tag(0), tag(1), number(header.number, 8), number(this.cells.length, 8));
     const block = {header, hash, steps, cells: [head, ...this.cells]};
-    [this.number, this.parent, this.cells, this.states] = [header.number, hash, [], []];
+    [this.number, this.parent, this.cells, this.states, this.witnesses] = [header.number, hash, [], [], []];
     return block;
   }
 }
@@ -174,6 +233,11 @@ export const CONSUMER = "0x00000000000000000000000000000000000000c0";
 export const PROVIDER = "0x0000000000000000000000000000000000000090";
 export const TREASURY = "0x000000000000000000000000000000000000007e";
 export const text = (value, size) => Buffer.concat([Buffer.from(value), Buffer.alloc(size)], size);
+
+const manyOf = (ledger) => {
+  const indexes = [0, 2, 4];
+  return {indexes, siblings: siblingsOfMany(ledger.accounts.map(accountLeaf), indexes).map(hex)};
+};
 
 /// The blocks of the vectors: the first has every kind of record and one step, the second has two steps.
 export function blocks() {
@@ -202,6 +266,7 @@ export function blocks() {
   }));
   const first = ledger.seal();
   first.accounts = snapshot();
+  first.many = manyOf(ledger);
   first.market = indexRoot(ledger.market.map(marketLeaf));
   for (let i = 1n; i <= 47n; i++) ledger.transfer(4, 0, 1, i);
   ledger.transfer(5, 1, 2, 7_000n);
@@ -210,6 +275,7 @@ export function blocks() {
   ledger.transfer(5, 1, 2, 1n);
   const second = ledger.seal();
   second.accounts = snapshot();
+  second.many = manyOf(ledger);
   second.market = indexRoot(ledger.market.map(marketLeaf));
   return {ledger, blocks: [first, second]};
 }

@@ -1,8 +1,11 @@
 // Writes vectors/format.json: two blocks in every detail, for whoever implements the format. `--check` compares instead.
 import {readFileSync, writeFileSync} from "node:fs";
 
-import {Ledger, STEP_RECORDS, blocks, hex, indexRoot, listRoot} from "./ledger.mjs";
+import {Ledger, STEP_RECORDS, blocks, evidenceDigest, hex, indexRoot, listRoot} from "./ledger.mjs";
 
+// Where the evidence digests are for.
+const CHAIN = 31337;
+const CONTRACT = "0x00000000000000000000000000000000005e771e";
 const file = new URL("../vectors/format.json", import.meta.url);
 const {ledger, blocks: made} = blocks();
 const shown = {
@@ -11,6 +14,8 @@ const shown = {
   domainName: "vectors",
   domain: hex(ledger.domain),
   emptyTree: hex(indexRoot([])),
+  chainId: CHAIN,
+  contract: CONTRACT,
   genesisRoot: hex(new Ledger("vectors").stateRoot()),
   genesisState: hex(new Ledger("vectors").stepState()),
   blocks: made.map((block) => ({
@@ -27,10 +32,17 @@ const shown = {
     },
     hash: hex(block.hash),
     cells: block.cells.map(hex),
-    steps: block.steps.map((s) => ({cells: hex(s.cells), count: s.count, state: hex(s.state), leaf: hex(s.leaf)})),
+    steps: block.steps.map((s) => ({
+      cells: hex(s.cells), count: s.count, state: hex(s.state), leaf: hex(s.leaf), witness: hex(s.witness),
+    })),
     registered: hex(Buffer.concat(block.steps.flatMap((s) => [s.cells, s.state]))),
     market: hex(block.market),
     accounts: block.accounts,
+    // One proof for several accounts.
+    many: block.many,
+    evidenceDigest: hex(
+      evidenceDigest(CHAIN, CONTRACT, ledger.domain, block.header.number, block.header.evidenceRoot),
+    ),
   })),
 };
 for (const block of made) {
