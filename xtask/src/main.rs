@@ -2,6 +2,7 @@
 
 mod backends;
 mod cache;
+mod contracts;
 mod fuzz;
 mod interrupt;
 mod peers;
@@ -48,6 +49,8 @@ enum Task {
     },
     /// Fetch the job engines that `bench jobs` runs beside ours, and say where the file is that names them.
     Peers,
+    /// Build a chain's contract and compare it with the committed one; `--test` for its tests, gas limits and coverage.
+    Contracts(contracts::ContractsArgs),
     /// Run whole markets from seeds, under faults, and compare them with a model; `-- --help` lists what can be asked for.
     Sim {
         /// Passed on to the simulator, such as `--seed 7 --faults heavy --trace`.
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         }),
         Task::Bench { name, json, record, rest } => bench(&name, json, record, &rest),
         Task::Sim { arguments } => sim::run(&arguments),
+        Task::Contracts(args) => contracts::contracts(&root(), &args),
         Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Soak(args) => soak::soak(&args),
     };
