@@ -95,7 +95,8 @@ impl Seeds {
 fn first_seed() -> u64 {
     let mut git = Command::new("git");
     let code = git.args(["rev-parse", "--short=7", "HEAD:crates"]).current_dir(super::root()).output();
-    let digits = code.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let digits =
+        code.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     // Without a repository: from the beginning.
     u64::from_str_radix(&digits, 16).map_or(1, |number| number * 1_000_000)
 }

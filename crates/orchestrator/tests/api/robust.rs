@@ -146,5 +146,7 @@ async fn a_trigger_fired_with_a_key_is_fired_once() {
     api.post_once(&api.operator, path, "g", json!({})).await.ok(200);
     assert_eq!(runs(api.get(&api.operator, "/triggers").await.ok(200)), 2);
     let log = api.get(&api.operator, "/audit").await.ok(200);
-    assert_eq!(log["items"][0]["action"], "trigger.fire");
+    // The clock stands still here: entries of one instant are in no order.
+    let fired = log["items"].as_array().unwrap().iter().filter(|entry| entry["action"] == "trigger.fire");
+    assert_eq!(fired.count(), 2);
 }
