@@ -31,7 +31,7 @@ struct Cli {
 enum Task {
     /// Formatting, lints and all tests, on real servers: fetches them and stock S3 clients into a cache first.
     Test {
-        /// Minutes of simulated markets from seeds on each core, beside the tests and after them; 5 unless given, 0 leaves them out.
+        /// Minutes of processor time for simulated markets from seeds, beside the tests and after them; 5 unless given, 0 leaves them out.
         /// A run with a filter has none unless given.
         #[arg(long)]
         seeds: Option<f64>,
@@ -77,7 +77,7 @@ enum Task {
     },
 }
 
-/// Minutes of seeds of each test run, on each core.
+/// Minutes of processor time for the seeds of each test run.
 const USUAL_SEEDS: f64 = 5.0;
 
 fn main() -> ExitCode {

@@ -40,7 +40,7 @@ pub(crate) struct Seeds {
 }
 
 impl Seeds {
-    /// Begins. So many minutes of processor time on each core are used, which need more time by the clock.
+    /// Begins. So many minutes of processor time are used on all cores together.
     ///
     /// # Errors
     /// When it can't be started.
@@ -49,6 +49,10 @@ impl Seeds {
         let mut command = Command::new("nice");
         command.args(["-n", "19"]).arg(super::cargo().get_program()).current_dir(super::root());
         command.arg("run").args(PACKAGE).args(PROGRAM).args(["--quiet", "--beside"]);
+        // The simulator counts on each core.
+        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        #[expect(clippy::cast_precision_loss, reason = "a number of cores")]
+        let minutes = minutes / cores as f64;
         command.args(["--minutes", &minutes.to_string(), "--seeds", &format!("{from}..")]);
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self::of(&mut command, from).map_err(|error| format!("seeds: {error}"))
