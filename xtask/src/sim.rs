@@ -94,11 +94,11 @@ impl Seeds {
     }
 }
 
-/// Where the seeds of a test run begin: each state of the code gets seeds of its own, and the same ones whenever it is tested,
-/// so that a commit that passed does not fail later for a seed that nobody had tried.
+/// Where the seeds of a test run begin: each state of the simulation gets seeds of its own, and the same ones whenever it is
+/// tested, so that a commit that passed does not fail later for a seed that nobody had tried.
 fn first_seed() -> u64 {
     let mut git = Command::new("git");
-    let code = git.args(["rev-parse", "--short=7", "HEAD:crates"]).current_dir(super::root()).output();
+    let code = git.args(["rev-parse", "--short=7", "HEAD:crates/sim"]).current_dir(super::root()).output();
     let digits =
         code.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     // Without a repository: from the beginning.

@@ -117,8 +117,16 @@ impl FilesystemStorage {
 }
 
 /// Writes the whole stream to a new file and syncs it.
-async fn write(path: &Path, mut body: ByteStream) -> Result<u64, StorageError> {
+async fn write(path: &Path, body: ByteStream) -> Result<u64, StorageError> {
     let mut file = tokio::fs::File::create_new(path).await.map_err(failed)?;
+    let written = fill(&mut file, body).await;
+    // A file that is only dropped is closed some time later, when the last write has ended: until then what a refused object
+    // took of a full disk would not be free.
+    drop(file.into_std().await);
+    written
+}
+
+async fn fill(file: &mut tokio::fs::File, mut body: ByteStream) -> Result<u64, StorageError> {
     let mut size = 0_u64;
     while let Some(part) = body.try_next().await? {
         file.write_all(&part).await.map_err(failed)?;
