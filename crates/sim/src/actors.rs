@@ -183,7 +183,7 @@ impl Actor {
             }
             let twice = self.faults.doubles(Port::Api).then(|| self.dice.index(self.stage.doors.len()));
             if let Some(other) = twice {
-                self.send(other, &request);
+                drop(self.send(other, &request));
             }
             let Some(answer) = self.send(at, &request) else { continue };
             let time = self.stage.world.time.clone();
@@ -197,14 +197,14 @@ impl Actor {
                 continue;
             }
             match answer {
-                Ok(Ok(value)) => return Some(Ok(value)),
-                Ok(Err(error)) if error.retryable() => self.complain(&error),
-                Ok(Err(error)) => {
+                Some(Ok(value)) => return Some(Ok(value)),
+                Some(Err(error)) if error.retryable() => self.complain(&error),
+                Some(Err(error)) => {
                     self.complain(&error);
                     return Some(Err(error));
                 }
                 // The process died with the request.
-                Err(_) => {}
+                None => {}
             }
         }
         None
@@ -214,9 +214,8 @@ impl Actor {
         &self,
         at: usize,
         request: &impl Fn(Arc<Replica>) -> BoxFuture<'static, Result<T>>,
-    ) -> Option<tokio::task::JoinHandle<Result<T>>> {
-        let (handle, replica) = self.stage.doors.get(at)?.enter()?;
-        let answer = handle.spawn(request(replica));
+    ) -> Option<BoxFuture<'static, Option<Result<T>>>> {
+        let answer = self.stage.doors.get(at)?.ask(request)?;
         // Lane 0 is the world; the replicas follow.
         self.stage.world.time.mark(at + 1);
         Some(answer)

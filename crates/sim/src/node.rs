@@ -1,8 +1,8 @@
 //! One replica on its lane: the daemon's own wiring over the ports of the world, seen through the faults of the lane.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use orchestrator::{
     client::{
         breaker::{Breakers, GuardedDa, GuardedProviders, GuardedSettlement, GuardedStorage},
@@ -28,7 +28,10 @@ use orchestrator::{
     setup::{Ports, Replica},
 };
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot},
+};
 
 use crate::{
     chance::{Dice, Seeded},
@@ -49,13 +52,40 @@ use crate::{
 #[derive(Default)]
 pub struct Door {
     open: Mutex<Option<(Handle, Arc<Replica>)>>,
+    /// Lines to those who wait for answers, in the order in which they asked.
+    lines: Mutex<Vec<oneshot::Sender<Infallible>>>,
 }
 
 impl Door {
-    /// The replica, if it answers.
+    /// Has the replica carry a request out. `None` when it does not answer; the answer is `None` when the process dies with
+    /// the request.
     #[must_use]
-    pub fn enter(&self) -> Option<(Handle, Arc<Replica>)> {
-        self.open.lock().clone()
+    pub fn ask<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(Arc<Replica>) -> BoxFuture<'static, T>,
+    ) -> Option<BoxFuture<'static, Option<T>>> {
+        let (handle, replica) = self.open.lock().clone()?;
+        let (line, dead) = oneshot::channel();
+        {
+            let mut lines = self.lines.lock();
+            lines.retain(|line| !line.is_closed());
+            lines.push(line);
+        }
+        let answer = handle.spawn(request(replica));
+        Some(Box::pin(async move {
+            tokio::select! {
+                biased;
+                answer = answer => answer.ok(),
+                _ = dead => None,
+            }
+        }))
+    }
+
+    /// Lets nobody in any more, and tells those who wait, in the order in which they asked: the runtime drops its tasks in an
+    /// order that hangs on how many tasks the whole program has spawned, on other threads, too.
+    fn close(&self) {
+        *self.open.lock() = None;
+        self.lines.lock().drain(..).for_each(drop);
     }
 }
 
@@ -129,7 +159,7 @@ impl Node {
 
     /// Ends the process, wherever it stands.
     pub fn kill(&mut self, world: &World) {
-        *self.door.open.lock() = None;
+        self.door.close();
         world.store.break_streams(self.id);
         self.lane.kill();
         world.time.clear(self.id);

@@ -37,6 +37,20 @@ fn the_same_seed_gives_the_same_run_and_another_one_another() {
     assert_ne!(first[0].trail, first[1].trail);
 }
 
+/// Processes die with many requests in them, while other threads spawn tasks: tokio numbers those of the whole program, and
+/// drops the tasks of a runtime in an order that hangs on their numbers.
+#[test]
+fn what_else_the_program_does_changes_no_run() {
+    let busy = Plan { replicas: 1, consumers: 12, ..plan(9, "kills,db=delay:0.3") };
+    let alone = run(&busy);
+    assert!(alone.kills > 10);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for others in 1..4 {
+        (0..others).for_each(|_| drop(runtime.spawn(async {})));
+        assert_eq!(run(&busy), alone);
+    }
+}
+
 #[test]
 fn sound_code_agrees_with_the_model_whatever_goes_wrong() {
     let mut plans: Vec<_> = (1..=4).map(|seed| plan(seed, "heavy")).collect();
