@@ -8,8 +8,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ make pkg-co
 WORKDIR /source
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
-    cargo build --release --locked --package orchestrator --features cluster \
-    && cp target/release/orchestrator /usr/local/bin/
+    cargo build --profile dist --locked --package orchestrator --features cluster \
+    && cp target/dist/orchestrator /usr/local/bin/
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates zlib1g \

@@ -61,7 +61,7 @@ enum Task {
     Fuzz(fuzz::FuzzArgs),
     /// Kill the real daemon thousands of times under load and count what was lost or doubled; goes on from its report.
     Soak(soak::SoakArgs),
-    /// Measure, in a release build, and print the figures beside the machine's own limits.
+    /// Measure, in a build like the shipped one, and print the figures beside the machine's own limits.
     Bench {
         /// Which benchmark; `list` names them, `all` runs them all.
         name: String,
@@ -166,12 +166,12 @@ fn bench(name: &str, json: bool, record: bool, rest: &[OsString]) -> Result<(), 
     };
     let mut build = cargo();
     // The daemon's program as well: `idle` starts it.
-    build.args(["build", "--release", "--quiet", "--locked", "--bins"]);
+    build.args(["build", "--profile", "dist", "--quiet", "--locked", "--bins"]);
     build.args(["--package", "orchestrator-bench", "--package", "orchestrator"]).args(features);
     run("build", &mut build)?;
     let mut command = cargo();
     command
-        .args(["run", "--release", "--quiet", "--locked", "--package", "orchestrator-bench"])
+        .args(["run", "--profile", "dist", "--quiet", "--locked", "--package", "orchestrator-bench"])
         .args(features);
     // Servers that the environment names are taken as they are: that is how one measures one's own cluster.
     let own = on_servers && env::var_os("ORCHESTRATOR_TEST_MONGODB_URL").is_none();

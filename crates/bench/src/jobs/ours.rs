@@ -83,6 +83,12 @@ pub fn job(kind: JobKind, number: usize, at: Timestamp) -> NewJob {
     NewJob::now(kind, &name, &name, at).input(input)
 }
 
+/// What the handlers read of a payload.
+#[derive(Default, Deserialize)]
+struct Due {
+    at: i64,
+}
+
 /// What was done so far.
 #[derive(Default)]
 struct Tally {
@@ -93,7 +99,7 @@ struct Tally {
 
 impl Tally {
     fn started(&self, context: &dyn JobContext) {
-        let at = context.job().input.get("at").and_then(Value::as_i64).unwrap_or_default();
+        let Due { at } = context.job().input.read().unwrap_or_default();
         self.waits.lock().push(context.now().since(Timestamp(at)).get());
     }
 }

@@ -15,6 +15,7 @@ use super::{
         ids::{IdGenerator, JobId},
         quantity::Timestamp,
     },
+    payload::Payload,
 };
 
 /// Every kind of job.
@@ -218,7 +219,8 @@ pub struct JobFailure {
     pub retryable: bool,
 }
 
-/// A job. The fields `due` and `lease_until` are what claims and the reaper search for.
+/// A job. The fields `due` and `lease_until` are what claims and the reaper search for. Fields at their defaults are left
+/// out of the stored document: a job is written at least three times, and most of them stay as they were.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Its id.
@@ -235,30 +237,39 @@ pub struct Job {
     /// Where it stands.
     pub state: JobState,
     /// When it may be claimed, in microseconds; `None` while it is leased or terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<i64>,
     /// Process attempts begun, counted at the claim; those that were lost are not among them.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub attempts: u32,
     /// Verify attempts begun, counted at the claim; those that were lost are not among them.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub verify_attempts: u32,
     /// Attempts of the present phase that were lost with their process or their lease. A budget of their own bounds them.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub losses: u32,
     /// How often verification sent it back.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub rounds: u32,
     /// Who holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_owner: Option<String>,
     /// The fencing token: grows with every claim, never shrinks.
     pub lease_token: i64,
     /// Until when, in microseconds; `None` while nobody holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_until: Option<i64>,
     /// The subject's generation that the running attempt holds; 0 for kinds that don't mutate.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub generation: u64,
     /// Since when the phase answers "not so far", if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polling_since: Option<Timestamp>,
     /// What it was asked.
-    pub input: Value,
+    #[serde(default, skip_serializing_if = "Payload::is_null")]
+    pub input: Payload,
     /// What the process phase left for verification, and the result.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub output: Value,
     /// Effects, by deterministic key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -267,6 +278,7 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<JobFailure>,
     /// Ties logs of one operation together.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trace_id: String,
     /// When it was enqueued.
     pub created_at: Timestamp,
@@ -274,9 +286,8 @@ pub struct Job {
     pub updated_at: Timestamp,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-const fn is_zero(count: &u32) -> bool {
-    *count == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Entity for Job {
@@ -284,6 +295,10 @@ impl Entity for Job {
     const COLLECTION: Collection = schema::JOBS;
     fn document_id(&self) -> String {
         self.id.to_string()
+    }
+    /// Version 1 had every field; older programs can't read a job that lacks some.
+    fn upgrade(_: u32, body: Value) -> Result<Value, serde_json::Error> {
+        Ok(body)
     }
 }
 
@@ -297,7 +312,7 @@ pub struct NewJob {
     /// Unique per kind; enqueuing a second job with the same key makes the commit fail with `AlreadyExists`.
     pub key: String,
     /// What it is asked.
-    pub input: Value,
+    pub input: Payload,
     /// Not before.
     pub run_at: Timestamp,
     /// Only after these are completed.
@@ -314,17 +329,17 @@ impl NewJob {
             kind,
             subject: subject.to_string(),
             key: key.to_string(),
-            input: Value::Null,
+            input: Payload::default(),
             run_at: now,
             depends_on: Vec::new(),
             trace_id: String::new(),
         }
     }
 
-    /// With this input.
+    /// With this input, which is plain data: what can't be written as JSON counts as nothing.
     #[must_use]
-    pub fn input(mut self, input: Value) -> Self {
-        self.input = input;
+    pub fn input(mut self, input: impl Serialize) -> Self {
+        self.input = Payload::of(&input).unwrap_or_default();
         self
     }
 

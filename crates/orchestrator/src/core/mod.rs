@@ -5,3 +5,4 @@ pub mod client;
 pub mod job;
 pub mod madara;
 pub mod market;
+pub mod payload;

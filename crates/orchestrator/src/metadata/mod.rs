@@ -42,7 +42,7 @@ pub const ENTITIES: &[StoredEntity] = &[
     entity("deposit_cursor", 1),
     entity("dispute", 1),
     entity("evidence_bucket", 1),
-    entity("job", 1),
+    entity("job", 2),
     entity("job_subject", 1),
     entity("notification_topic", 1),
     entity("oracle", 1),

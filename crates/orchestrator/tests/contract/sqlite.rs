@@ -6,7 +6,10 @@ use futures::future::join_all;
 use orchestrator::{
     client::db::sqlite::{Options, SqliteDatabase},
     core::client::{
-        database::{Changeset, Committer, DatabaseClient, DatabaseError, Expect, Filter, Reader, Scalar},
+        database::{
+            Changeset, Claim, Claimer, Committer, DatabaseClient, DatabaseError, Document, Expect, Filter,
+            Reader, Scalar, Sort, Write, WriteOp,
+        },
         schema::{self, CollectionSpec, IndexSpec, JOBS, UNITS},
     },
 };
@@ -35,6 +38,75 @@ async fn acknowledged_commits_survive_a_drop_without_disconnect() {
     assert_eq!(db.count(JOBS, Filter::Le("due".into(), 1.into())).await.unwrap(), 6);
     let again = db.insert(JOBS, "x", json!({"dedup": "0-0"}).to_string()).await;
     assert!(matches!(again, Err(DatabaseError::AlreadyExists { .. })));
+}
+
+/// Claims the job `a`, whose row the writer remembers then.
+async fn claim(db: &SqliteDatabase) -> Document {
+    let claim = Claim {
+        collection: JOBS,
+        filter: Filter::Ids(vec!["a".into()]),
+        sort: Sort::Id,
+        limit: 1,
+        set: vec![("due".into(), Scalar::Null), ("state".into(), "running".into())],
+        increment: vec![("lease_token".into(), 1)],
+    };
+    db.claim(claim).await.unwrap().remove(0)
+}
+
+fn replace(expect: Expect, body: &serde_json::Value) -> Changeset {
+    let mut changes = Changeset::new();
+    let op = WriteOp::Replace { expect, body: body.to_string() };
+    changes.writes.push(Write::new(JOBS, "a", op));
+    changes
+}
+
+fn token(token: i64) -> Expect {
+    Expect::Field("lease_token".into(), token.into())
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_a_claimed_row_is_what_the_row_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (db, other) = (open(&path).await, open(&path).await);
+    let queued = json!({"dedup": "a", "subject": "s", "due": 1, "state": "created", "lease_token": 0});
+    db.insert(JOBS, "a", queued.to_string()).await.unwrap();
+    let ended = json!({"dedup": "a", "subject": "t", "due": 7, "state": "completed", "lease_token": 9});
+    let refused = |answer| assert!(matches!(answer, Err(DatabaseError::Conflict { .. })), "{answer:?}");
+
+    // Another token, another version, a field that the claim did not touch.
+    claim(&db).await;
+    refused(db.commit(replace(token(0), &ended)).await);
+    let claimed = claim(&db).await;
+    refused(db.commit(replace(Expect::Version(claimed.version - 1), &ended)).await);
+    claim(&db).await;
+    refused(db.commit(replace(Expect::Field("dedup".into(), "b".into()), &ended)).await);
+
+    // Another process writes between the claim and the end.
+    let claimed = claim(&db).await;
+    other.commit(replace(Expect::Version(claimed.version), &queued)).await.unwrap();
+    refused(db.commit(replace(token(4), &ended)).await);
+
+    // The claim's own row is written a second time, and in a changeset of which another part is refused.
+    let claimed = claim(&db).await;
+    let mut changes = replace(token(1), &ended);
+    changes.require(UNITS, "none", Expect::Version(1));
+    assert!(matches!(db.commit(changes).await, Err(DatabaseError::Missing { .. })));
+    assert_eq!(db.get(JOBS, "a").await.unwrap().unwrap(), claimed);
+    db.commit(replace(token(1), &ended)).await.unwrap();
+    refused(db.commit(replace(token(1), &ended)).await);
+    let found = db.get(JOBS, "a").await.unwrap().unwrap();
+    assert_eq!((found.version, found.body), (claimed.version + 1, ended.to_string()));
+
+    // Every index has followed.
+    for (field, before, after) in [("subject", "s", "t"), ("state", "running", "completed")] {
+        assert_eq!(db.count(JOBS, Filter::eq(field, before)).await.unwrap(), 0, "{field}");
+        assert_eq!(db.count(JOBS, Filter::eq(field, after)).await.unwrap(), 1, "{field}");
+    }
+    assert_eq!(db.count(JOBS, Filter::Ge("due".into(), 7.into())).await.unwrap(), 1);
+    let claimed = claim(&db).await;
+    db.delete(JOBS, "a", claimed.version).await.unwrap();
+    assert_eq!(db.count(JOBS, Filter::All).await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -130,7 +130,7 @@ schema! {
     /// `Job` documents.
     JOBS = "jobs" {
         by_due("due"); by_lease("lease_until"); by_dedup("dedup") unique; by_subject("subject");
-        by_state("state", "kind") - "running" - "verifying"; }
+        by_state("state", "kind") - "created" - "running" - "verifying" - "completed"; }
     /// Generations and holders of the subjects of mutating jobs.
     SUBJECTS = "subjects" {}
     /// Events, messages and alerts to be sent, and sent ones for a while.

@@ -72,8 +72,7 @@ pub(super) fn enqueue(changes: &mut Changeset, ids: &IdGenerator, kind: JobKind,
         BlockInput { domain: block.header.domain.clone(), number: block.header.number, hash: block.hash };
     let subject = Block::id_of(&input.domain, input.number);
     let key = format!("{subject}/{}.{}", input.hash, block.round);
-    let mut job = NewJob::now(kind, subject, key, ids.now());
-    job.input = serde_json::to_value(input).unwrap_or_default();
+    let mut job = NewJob::now(kind, subject, key, ids.now()).input(input);
     job.trace_id = trace.to_owned();
     job.enqueue(changes, ids);
 }
@@ -106,7 +105,7 @@ impl BlockStore {
 
     /// The block that a job is about; `None` when it was rejected since.
     pub(super) async fn of_job(&self, job: &Job) -> Result<Option<Stored<Block>>> {
-        let input: BlockInput = serde_json::from_value(job.input.clone()).map_err(Error::internal)?;
+        let input: BlockInput = job.input.read().map_err(Error::internal)?;
         let found = self.reader.load::<Block>(&Block::id_of(&input.domain, input.number)).await?;
         Ok(found.filter(|block| block.value.hash == input.hash))
     }

@@ -25,6 +25,7 @@ use super::{
     dependency::Waiters,
     gather::Gather,
     handler::{JobHandler, Policy},
+    meter::Meters,
     runner,
     step::{Boundaries, EngineStep},
     wake::Wake,
@@ -119,6 +120,7 @@ pub(super) struct Kind {
     pub(super) handler: Arc<dyn JobHandler>,
     pub(super) policy: Policy,
     pub(super) slots: Arc<Semaphore>,
+    pub(super) meters: Meters,
 }
 
 /// A job in the hands of this process.
@@ -199,7 +201,8 @@ impl Engine {
         let kinds = handlers.into_iter().map(|handler| {
             let policy = handler.policy();
             let slots = Arc::new(Semaphore::new(policy.concurrency.clamp(1, 1 << 16)));
-            (handler.kind(), Arc::new(Kind { handler, policy, slots }))
+            let meters = Meters::new(handler.kind());
+            (handler.kind(), Arc::new(Kind { handler, policy, slots, meters }))
         });
         let kinds = kinds.collect();
         let owner = format!("{}-{:016x}", settings.node, entropy.below(u64::MAX));

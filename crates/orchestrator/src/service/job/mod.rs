@@ -6,6 +6,7 @@
 //! - [`hint`] tells the workers of other processes of due jobs; `hinted` claims what hints name.
 //! - [`step`] lists what an attempt does outside the process, step by step; `writes` is the engine's own way to the database.
 //! - `gather` hands the commits of attempts that share a task to the database together.
+//! - `meter` counts attempts.
 //! - `lease` renews, reaps and releases leases.
 //! - [`admin`] is what people may do with jobs, [`redrive`] what they may do with dead letters; `damage` sets aside jobs
 //!   that can't be read; [`purge`] removes old records; [`wake`] tells the driver of new work.
@@ -23,6 +24,7 @@ pub mod handler;
 pub mod hint;
 mod hinted;
 pub(crate) mod lease;
+mod meter;
 mod outcome;
 pub mod purge;
 pub mod redrive;

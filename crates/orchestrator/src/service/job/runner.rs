@@ -75,7 +75,6 @@ pub(super) async fn run(
         "job", id = %job.id, kind = job.kind.as_str(), subject = job.subject, phase = phase.as_str(), attempt
     );
     let (id, started) = (job.id, inner.clock.now());
-    let label = job.kind.as_str();
     let attempt = Attempt { inner, kind, phase, lost, others };
     async {
         let outcome = match attempt.run(job).await {
@@ -89,11 +88,7 @@ pub(super) async fn run(
                 "abandoned"
             }
         };
-        let labels = [("kind", label), ("phase", phase.as_str()), ("outcome", outcome)];
-        metrics::counter!("orchestrator_job_attempts_total", &labels).increment(1);
-        #[expect(clippy::cast_precision_loss, reason = "a histogram of seconds")]
-        let seconds = inner.clock.now().since(started).get() as f64 / 1e6;
-        metrics::histogram!("orchestrator_job_attempt_seconds", &labels[..2]).record(seconds);
+        kind.meters.attempted(phase, outcome, inner.clock.now().since(started));
         if outcome == EngineStep::Completed.as_str() {
             dependency::call_waiters(inner, id).await;
         }

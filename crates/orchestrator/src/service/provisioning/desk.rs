@@ -72,7 +72,7 @@ impl Desk {
 
 /// The job's input.
 pub(super) fn input<T: DeserializeOwned>(job: &Job) -> Result<T, JobError> {
-    serde_json::from_value(job.input.clone()).map_err(|error| JobError::Permanent(Error::internal(error)))
+    job.input.read().map_err(|error| JobError::Permanent(Error::internal(error)))
 }
 
 /// What a provider's error means for the attempt. A stale generation is worth another attempt, because that one holds a

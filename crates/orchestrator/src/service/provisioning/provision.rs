@@ -155,7 +155,7 @@ impl JobHandler for Provision {
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
         let stored = self.desk.allocation(context.job()).await?;
         let client = self.desk.client(stored.value.provider).await?;
-        let input: Input = serde_json::from_value(context.job().input.clone()).unwrap_or_default();
+        let input: Input = context.job().input.read().unwrap_or_default();
         match stored.value.state {
             AllocationState::Funded | AllocationState::Provisioning => {}
             AllocationState::Active | AllocationState::Restricted | AllocationState::Closing => {

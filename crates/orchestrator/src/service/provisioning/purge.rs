@@ -114,7 +114,7 @@ impl JobHandler for Purge {
     }
 
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
-        let input: Input = serde_json::from_value(context.job().input.clone()).unwrap_or_default();
+        let input: Input = context.job().input.read().unwrap_or_default();
         if input.orphan {
             return self.orphan(context, &input).await;
         }

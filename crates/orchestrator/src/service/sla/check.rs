@@ -127,8 +127,8 @@ impl JobHandler for SlaCheck {
     }
 
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
-        let input: PeriodInput = serde_json::from_value(context.job().input.clone())
-            .map_err(|error| JobError::Permanent(Error::internal(error)))?;
+        let input: PeriodInput =
+            context.job().input.read().map_err(|error| JobError::Permanent(Error::internal(error)))?;
         Ok(Processed::Done(self.draft(context, input).await?))
     }
 }

@@ -44,10 +44,9 @@ impl CloseSlaWindows {
         if self.work.reader.count(Job::COLLECTION, Filter::eq("dedup", dedup)).await? > 0 {
             return Ok(false);
         }
-        let input = serde_json::to_value(PeriodInput { allocation: allocation.id, period });
         let mut changes = Changeset::new();
         NewJob::now(JobKind::SlaCheck, allocation.id, key, self.work.now())
-            .input(input.map_err(crate::error::Error::internal)?)
+            .input(PeriodInput { allocation: allocation.id, period })
             .enqueue(&mut changes, &self.work.ids);
         match self.work.committer.commit(changes).await {
             Ok(()) => Ok(true),

@@ -34,7 +34,7 @@ fn keep_a_history(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
-/// Layout 3: the index of jobs by state leaves out the states in which a worker holds a job. [`Table::create`] has made it
+/// Layout 3: the index of jobs by state leaves out the states that every job passes through or ends in. [`Table::create`] has made it
 /// anew when this runs; the number keeps an older program from making it back, and back again.
 const fn leave_passing_states_out(_: &Connection) -> rusqlite::Result<()> {
     Ok(())

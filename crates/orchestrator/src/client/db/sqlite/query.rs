@@ -348,9 +348,13 @@ mod tests {
     fn an_index_that_leaves_values_out_answers_for_the_others() {
         let in_state = |state: &str| Filter::eq("state", state);
         assert!(plan(&in_state("failed")).contains("jobs.by_state"), "{}", plan(&in_state("failed")));
-        let of_kind = in_state("completed").and(Filter::eq("kind", "purge"));
+        let of_kind = in_state("failed").and(Filter::eq("kind", "purge"));
         assert!(plan(&of_kind).contains("f_kind=?"), "{}", plan(&of_kind));
         assert!(!plan(&in_state("running")).contains("jobs.by_state"));
+        let waiting = in_state("created").and(Filter::Ge("due".into(), i64::MIN.into()));
+        assert!(plan(&waiting).contains("jobs.by_due"), "{}", plan(&waiting));
+        let waiting = in_state("created").and(Filter::Ge("due".into(), i64::MIN.into()));
+        assert!(plan(&waiting).contains("jobs.by_due"), "{}", plan(&waiting));
         let held = in_state("running").and(Filter::Ge("lease_until".into(), i64::MIN.into()));
         assert!(plan(&held).contains("jobs.by_lease"), "{}", plan(&held));
     }

@@ -111,7 +111,7 @@ impl From<Job> for JobView {
 pub struct CountsView {
     /// By state.
     pub by_state: BTreeMap<String, u64>,
-    /// By kind, then by state.
+    /// By kind, then by state, without completed jobs.
     pub by_kind: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
