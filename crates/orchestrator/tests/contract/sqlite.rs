@@ -40,7 +40,7 @@ async fn acknowledged_commits_survive_a_drop_without_disconnect() {
     assert!(matches!(again, Err(DatabaseError::AlreadyExists { .. })));
 }
 
-/// Claims the job `a`, whose row the writer remembers then.
+/// Claims the job `a`.
 async fn claim(db: &SqliteDatabase) -> Document {
     let claim = Claim {
         collection: JOBS,
@@ -65,7 +65,7 @@ fn token(token: i64) -> Expect {
 }
 
 #[tokio::test]
-async fn what_is_remembered_of_a_claimed_row_is_what_the_row_is() {
+async fn a_claimed_row_is_written_where_it_lies_and_every_index_follows() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let (db, other) = (open(&path).await, open(&path).await);

@@ -63,20 +63,21 @@ struct Attempt<'a> {
 }
 
 /// Runs a claimed job through its phase, up to the commit that ends the attempt. When the lease is lost nothing is written.
-pub(super) async fn run(
-    inner: &Arc<Inner>,
-    kind: &Kind,
+/// Not an `async fn`, which would hold the attempt twice: bare, and in its span.
+pub(super) fn run<'a>(
+    inner: &'a Arc<Inner>,
+    kind: &'a Kind,
     (job, phase): (Job, Phase),
-    lost: &CancellationToken,
+    lost: &'a CancellationToken,
     others: Option<Arc<Gather>>,
-) {
+) -> impl Future<Output = ()> + Send + 'a {
     let (attempt, _) = outcome::budget(&job, phase, &kind.policy);
     let span = tracing::info_span!(
         "job", id = %job.id, kind = job.kind.as_str(), subject = job.subject, phase = phase.as_str(), attempt
     );
     let (id, started) = (job.id, inner.clock.now());
     let attempt = Attempt { inner, kind, phase, lost, others };
-    async {
+    async move {
         let outcome = match attempt.run(job).await {
             Ok(outcome) => outcome,
             // The lease runs out and the reaper returns the job.
@@ -94,25 +95,26 @@ pub(super) async fn run(
         }
     }
     .instrument(span)
-    .await;
 }
 
+/// What few attempts come to is boxed: each attempt would otherwise be as large as the largest of it, and thousands of them
+/// are made and moved each second.
 impl Attempt<'_> {
     async fn run(&self, mut job: Job) -> error::Result<&'static str> {
         if self.phase == Phase::Process
             && outcome::spent(&job, self.phase, &self.kind.policy).is_none()
             && !job.depends_on.is_empty()
-            && let Some(delay) = dependency::wait(self.inner, &job).await?
+            && let Some(delay) = Box::pin(dependency::wait(self.inner, &job)).await?
         {
-            return self.give_back(job, delay, EngineStep::Blocked).await;
+            return Box::pin(self.give_back(job, delay, EngineStep::Blocked)).await;
         }
         if self.kind.policy.mutates_subject {
-            match self.hold_subject(&mut job).await? {
+            match Box::pin(self.hold_subject(&mut job)).await? {
                 Some(true) => {}
                 Some(false) => {
                     let delay = self.inner.settings.subject_delay;
                     let delay = Micros(delay.get().saturating_add(self.inner.entropy.below(delay.get())));
-                    return self.give_back(job, delay, EngineStep::SubjectBusy).await;
+                    return Box::pin(self.give_back(job, delay, EngineStep::SubjectBusy)).await;
                 }
                 None => return Ok("lost"),
             }
@@ -173,7 +175,7 @@ impl Attempt<'_> {
         loop {
             let context = Context::new(Arc::clone(self.inner), job, self.others.clone());
             let attempt = match &given_up {
-                Some(reason) => Err(self.give_up(&context, context.job().clone(), reason).await),
+                Some(reason) => Err(Box::pin(self.give_up(&context, context.job().clone(), reason)).await),
                 None => Ok(self.call_phase(&context).await),
             };
             let lost = context.lost();
@@ -196,7 +198,7 @@ impl Attempt<'_> {
                 Ok(()) => return Ok(end.as_str()),
                 Err(error) if is_lost(&error, &job) => return Ok("lost"),
                 Err(DatabaseError::Conflict { .. }) if reruns < MAX_RERUNS => reruns += 1,
-                Err(error) => return self.end_refused(job, Error::from(error)).await,
+                Err(error) => return Box::pin(self.end_refused(job, Error::from(error))).await,
             }
         }
     }

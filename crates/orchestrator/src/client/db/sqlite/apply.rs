@@ -9,7 +9,7 @@ use rusqlite::{
 
 use super::{
     layout::{Layout, Table, column, same},
-    query,
+    query, room,
 };
 use crate::{
     client::db::{
@@ -157,6 +157,8 @@ struct Found {
     expected: bool,
     /// The bits of the columns that differ from the new keys.
     changed: u64,
+    /// Bytes that version, columns and text take, with the room behind the text; for tables whose rows have room.
+    size: usize,
 }
 
 /// A text that was serialised is read back if its values nest no deeper: readers stop at 128.
@@ -164,6 +166,15 @@ const READ_AT_ANY_DEPTH: usize = 100;
 
 /// Where the columns begin in [`Table::selected`].
 const COLUMNS: usize = 4;
+
+/// Bytes that a row takes.
+fn size(table: &Table, row: &Row<'_>) -> rusqlite::Result<usize> {
+    if table.room.is_none() {
+        return Ok(0);
+    }
+    let columns = (2..COLUMNS + table.columns.len()).map(|at| row.get_ref(at).map(room::stored));
+    columns.sum()
+}
 
 fn changed(row: &Row<'_>, keys: &[Key]) -> rusqlite::Result<u64> {
     let mut bits = 0;
@@ -205,7 +216,13 @@ fn apply(connection: &Connection, prepared: &Prepared) -> Applied<()> {
         let mut statement = connection.prepare_cached(&table.insert)?;
         statement.raw_bind_parameter(1, id)?;
         statement.raw_bind_parameter(2, 1)?;
-        statement.raw_bind_parameter(3, body)?;
+        match table.room {
+            Some(room) => {
+                let length = room::length(room, body.len(), 0, None);
+                statement.raw_bind_parameter(3, room::padded(body, length))?;
+            }
+            None => statement.raw_bind_parameter(3, body)?,
+        }
         bind(&mut statement, 4, keys.iter())?;
         return execute(connection, statement, (table, id, keys), true);
     }
@@ -251,9 +268,10 @@ fn lookup(connection: &Connection, table: &Table, write: &Write, keys: &[Key]) -
         Ok(Found {
             rowid: row.get(0)?,
             version,
-            body: if needs_body { row.get(3)? } else { String::new() },
+            body: if needs_body { room::text(row.get_ref(3)?.as_str()?).to_owned() } else { String::new() },
             expected: expect.map_or(Ok(true), |expect| expected(expect, version, row))?,
             changed: changed(row, keys)?,
+            size: size(table, row)?,
         })
     });
     Ok(found.optional()?)
@@ -282,8 +300,16 @@ fn replace(
     keys: &[Key],
 ) -> Applied<()> {
     let mut statement = connection.prepare_cached(&table.update(found.changed))?;
-    statement.raw_bind_parameter(1, found.version + 1)?;
-    statement.raw_bind_parameter(2, body)?;
+    let version = found.version + 1;
+    statement.raw_bind_parameter(1, version)?;
+    match table.room {
+        Some(room) => {
+            let beside = room::beside(version, keys.iter());
+            let length = room::length(room, body.len(), beside, Some(found.size));
+            statement.raw_bind_parameter(2, room::padded(body, length))?;
+        }
+        None => statement.raw_bind_parameter(2, body)?,
+    }
     let moved =
         keys.iter().enumerate().filter(|(bit, _)| found.changed & (1 << bit) != 0).map(|(_, key)| key);
     let next = bind(&mut statement, 3, moved)?;
@@ -363,7 +389,9 @@ fn take(connection: &Connection, claim: &PreparedClaim) -> Applied<Vec<Document>
     let mut taken: Vec<(Found, Document)> = Vec::with_capacity(query.limit.min(256));
     query::each_row(connection, table, &table.selected, query, query.limit, |row| {
         let version: i64 = row.get(2)?;
-        let found = Found { rowid: row.get(0)?, version, body: row.get(3)?, expected: true, changed: 0 };
+        let body = room::text(row.get_ref(3)?.as_str()?).to_owned();
+        let size = size(table, row)?;
+        let found = Found { rowid: row.get(0)?, version, body, expected: true, changed: 0, size };
         let document = Document { id: row.get(1)?, version: version.unsigned_abs() + 1, body: String::new() };
         taken.push((found, document));
         Ok(())
@@ -387,6 +415,8 @@ struct Taken {
     changed: u64,
     /// The keys of the fields that change.
     keys: Vec<Key>,
+    /// Length of the document's text, which has the row's room behind it until it is written.
+    text: usize,
     /// As it will be.
     document: Document,
 }
@@ -402,7 +432,7 @@ fn take_plainly(
     let mut refused = None;
     query::each_row(connection, table, &table.selected, query, query.limit, |row| {
         let version: i64 = row.get(2)?;
-        let (body, keys) = match change.apply(row.get_ref(3)?.as_str()?) {
+        let (mut body, keys) = match change.apply(room::text(row.get_ref(3)?.as_str()?)) {
             Ok(changed) => changed,
             Err(error) => {
                 refused = Some(error);
@@ -410,16 +440,24 @@ fn take_plainly(
             }
         };
         let mut changed = 0;
+        // What version and changed columns take, before and after.
+        let (mut before, mut after) =
+            (room::beside(version, [].iter()), room::beside(version + 1, [].iter()));
         for Touched { column, field } in touched {
-            if keys
-                .get(*field)
-                .is_some_and(|key| !row.get_ref(COLUMNS + column).is_ok_and(|at| same(at, key)))
-            {
+            let (old, Some(new)) = (row.get_ref(COLUMNS + column)?, keys.get(*field)) else { continue };
+            if !same(old, new) {
                 changed |= 1 << column;
+                before += room::stored(old);
+                after += room::beside(0, [new].into_iter());
             }
         }
+        let text = body.len();
+        if let Some(room) = table.room {
+            let stored = room::stored(row.get_ref(3)?);
+            room::pad(&mut body, room::length(room, text, after, Some(stored + before)));
+        }
         let document = Document { id: row.get(1)?, version: version.unsigned_abs() + 1, body };
-        taken.push(Taken { rowid: row.get(0)?, changed, keys, document });
+        taken.push(Taken { rowid: row.get(0)?, changed, keys, text, document });
         Ok(())
     })?;
     // Before the first write: a field that can't be added to refuses the whole claim.
@@ -440,5 +478,9 @@ fn take_plainly(
         statement.raw_execute()?;
         open = Some((one.changed, statement));
     }
-    Ok(taken.into_iter().map(|one| one.document).collect())
+    let bare = |Taken { text, mut document, .. }: Taken| {
+        document.body.truncate(text);
+        document
+    };
+    Ok(taken.into_iter().map(bare).collect())
 }

@@ -12,6 +12,7 @@ use rusqlite::{
     types::{ToSql, ToSqlOutput, ValueRef},
 };
 
+use super::room;
 use crate::{
     client::db::{scan, value::Key},
     core::client::schema::{Collection, CollectionSpec, IndexSpec},
@@ -103,6 +104,8 @@ pub(super) struct Table {
     pub(super) insert: String,
     /// By rowid.
     pub(super) delete: String,
+    /// Bytes that rows keep free behind their documents, if they do.
+    pub(super) room: Option<usize>,
     updates: Mutex<HashMap<u64, Arc<str>>>,
 }
 
@@ -143,6 +146,7 @@ impl Table {
             lookup: format!("SELECT {selected} FROM {name} WHERE id = ?1"),
             insert: format!("INSERT INTO {name} (id, version, body{names}) VALUES (?, ?, ?{marks})"),
             delete: format!("DELETE FROM {name} WHERE rowid = ?1"),
+            room: room::of(spec.collection),
             updates: Mutex::default(),
             spec,
             columns,

@@ -7,6 +7,7 @@ mod checkpoint;
 mod layout;
 mod query;
 mod reader;
+mod room;
 mod writer;
 
 use std::{
@@ -206,7 +207,11 @@ impl Reader for SqliteDatabase {
             let mut statement = connection.prepare_cached(&table.get)?;
             let document = statement.query_row([id], |row| {
                 let version: i64 = row.get(0)?;
-                Ok(Document { id: id.to_owned(), version: version.unsigned_abs(), body: row.get(1)? })
+                Ok(Document {
+                    id: id.to_owned(),
+                    version: version.unsigned_abs(),
+                    body: room::text(row.get_ref(1)?.as_str()?).to_owned(),
+                })
             });
             document.optional()
         };

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 
 use rusqlite::{Connection, params_from_iter};
 
-use super::layout::{Table, column};
+use super::{
+    layout::{Table, column},
+    room,
+};
 use crate::{
     client::db::{
         scan,
@@ -307,7 +310,8 @@ pub(super) fn find(connection: &Connection, table: &Table, query: &Query) -> rus
 /// A document from the columns `id, version, body`, the first of which is at `from`.
 pub(super) fn document(row: &rusqlite::Row<'_>, from: usize) -> rusqlite::Result<Document> {
     let version: i64 = row.get(from + 1)?;
-    Ok(Document { id: row.get(from)?, version: version.unsigned_abs(), body: row.get(from + 2)? })
+    let body = room::text(row.get_ref(from + 2)?.as_str()?).to_owned();
+    Ok(Document { id: row.get(from)?, version: version.unsigned_abs(), body })
 }
 
 /// How many match.
