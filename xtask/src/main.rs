@@ -112,8 +112,11 @@ fn cargo() -> Command {
     command
 }
 
+/// The checkout. As cargo says it when it runs this: two checkouts that share a target directory share this program, too, and
+/// what it was compiled with may be the other one's path.
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+    let here = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(here).join("..")
 }
 
 fn run(what: &str, command: &mut Command) -> Result<(), String> {
