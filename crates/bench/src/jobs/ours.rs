@@ -33,7 +33,7 @@ use orchestrator::{
     },
 };
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,8 @@ pub const NOOP: JobKind = JobKind::SyncAccess;
 pub const EFFECTS: JobKind = JobKind::Purge;
 /// Jobs of one enqueuing commit.
 const BATCH: usize = 500;
+/// Tasks that enqueue at once.
+const LANES: usize = 8;
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
@@ -73,14 +75,23 @@ enum Command {
     Syncs,
 }
 
+/// What a job carries: 256 bytes as JSON.
+#[derive(Serialize)]
+struct Carried<'a> {
+    n: usize,
+    at: i64,
+    pad: &'a str,
+}
+
 /// A job with a payload of 256 bytes as JSON.
 #[must_use]
 pub fn job(kind: JobKind, number: usize, at: Timestamp) -> NewJob {
-    let bare = json!({ "n": number, "at": at.as_micros(), "pad": "" }).to_string();
-    let pad = "x".repeat(256_usize.saturating_sub(bare.len()));
-    let input = json!({ "n": number, "at": at.as_micros(), "pad": pad });
-    let name = number.to_string();
-    NewJob::now(kind, &name, &name, at).input(input)
+    const FRAME: usize = r#"{"n":,"at":,"pad":""}"#.len();
+    static PAD: [u8; 256] = [b'x'; 256];
+    let (name, at_text) = (number.to_string(), at.as_micros().to_string());
+    let room = 256_usize.saturating_sub(FRAME + name.len() + at_text.len());
+    let pad = std::str::from_utf8(&PAD[..room]).unwrap_or_default();
+    NewJob::now(kind, &name, &name, at).input(Carried { n: number, at: at.as_micros(), pad })
 }
 
 /// What the handlers read of a payload.
@@ -279,11 +290,11 @@ impl Ours {
     }
 
     async fn enqueue(&self, kind: JobKind, from: usize, count: usize) -> Result<(), Fault> {
-        let lanes: Vec<_> = (0..4)
+        let lanes: Vec<_> = (0..LANES)
             .map(|lane| {
                 let (committer, ids) = (Arc::clone(&self.committer), self.ids.clone());
                 tokio::spawn(async move {
-                    for begin in (from..from + count).step_by(BATCH).skip(lane).step_by(4) {
+                    for begin in (from..from + count).step_by(BATCH).skip(lane).step_by(LANES) {
                         let mut changes = Changeset::new();
                         for number in begin..(begin + BATCH).min(from + count) {
                             job(kind, number, ids.now()).enqueue(&mut changes, &ids);

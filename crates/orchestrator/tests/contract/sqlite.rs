@@ -182,7 +182,7 @@ async fn of_changesets_given_together_the_one_that_does_not_fit_the_disk_fails_a
         changes.insert_json(UNITS, id.to_owned(), &json!({"pad": "x".repeat(bytes)}));
         changes
     };
-    let answers = db.commit_each(vec![unit("a", 10), unit("b", 4_000_000), unit("c", 10)]).await;
+    let answers = db.commit_each(vec![unit("a", 10), unit("b", 8_000_000), unit("c", 10)]).await;
     assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
     assert!(matches!(answers[1], Err(DatabaseError::Full)), "{answers:?}");
     assert_eq!(db.count(UNITS, Filter::All).await.unwrap(), 2);
@@ -212,7 +212,7 @@ async fn the_log_is_moved_while_others_write_and_begins_anew() {
     assert!(db.stats().checkpoints > 0, "{:?}", db.stats());
     // More than twice as much was written.
     let log = std::fs::metadata(dir.path().join("db-wal")).unwrap().len();
-    assert!(log < 9 * 200 * 8_220, "{log} bytes");
+    assert!(log < 9 * 200 * 16_408, "{log} bytes");
     drop(db);
     let db = open(&path).await;
     assert_eq!(db.count(UNITS, Filter::All).await.unwrap(), 16_000);

@@ -1,6 +1,9 @@
 //! Clocks and sources of entropy: real ones, and ones that tests drive.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    cell::RefCell,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
 #[cfg(any(test, feature = "test-util"))]
@@ -51,16 +54,49 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's entropy.
+/// How many bytes a thread takes from the system at once.
+const DRAWN: usize = 512;
+/// Longer texts than ids come from the system directly.
+const DEALT: usize = 16;
+
+/// Bytes of the system's entropy that were drawn and not yet given away.
+struct Drawn {
+    bytes: [u8; DRAWN],
+    left: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Drawn> = const { RefCell::new(Drawn { bytes: [0; DRAWN], left: 0 }) };
+}
+
+/// The operating system's entropy. Ids are made by the thousand, and a system call for each is dearer than all else about them:
+/// what is short comes from bytes that the thread drew before, each of which is given away once and wiped. Keys never do.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEntropy;
 
+#[expect(
+    clippy::expect_used,
+    reason = "without the system's entropy no key or id can be made; there is nothing to go on with"
+)]
+fn draw(buffer: &mut [u8]) {
+    getrandom::fill(buffer).expect("the operating system's entropy source failed");
+}
+
 impl Entropy for SystemEntropy {
-    #[expect(
-        clippy::expect_used,
-        reason = "without the system's entropy no key or id can be made; there is nothing to go on with"
-    )]
     fn fill(&self, buffer: &mut [u8]) {
-        getrandom::fill(buffer).expect("the operating system's entropy source failed");
+        if buffer.len() > DEALT {
+            return draw(buffer);
+        }
+        POOL.with_borrow_mut(|Drawn { bytes, left }| {
+            if *left < buffer.len() {
+                draw(bytes);
+                *left = DRAWN;
+            }
+            let rest = *left - buffer.len();
+            let dealt = &mut bytes[rest..*left];
+            buffer.copy_from_slice(dealt);
+            dealt.fill(0);
+            *left = rest;
+        });
     }
 }

@@ -46,8 +46,8 @@ use crate::{
     error::Result,
 };
 
-/// Largest claim of one lane.
-const MAX_CLAIM: usize = 1_024;
+/// Largest claim of one lane: while its jobs run the database works on the next one.
+const MAX_CLAIM: usize = 512;
 
 /// A claim of more than this is run in groups of as many: one task, one request to the database for all commits that are ready
 /// together, and one wake-up of the runtime when they were answered. Kinds with few jobs at once, which are those that work long, never come to that.
@@ -343,25 +343,42 @@ impl Engine {
         }
         let labels = [("kind", lane.kind.as_str()), ("phase", lane.phase().as_str())];
         metrics::counter!("orchestrator_jobs_claimed_total", &labels).increment(claimed as u64);
-        let readable = damage::readable(inner, documents).await;
-        if readable.len() <= GROUP {
-            for job in readable {
+        if claimed <= GROUP {
+            for job in damage::readable(inner, documents).await {
                 drop(self.start(kind, lane.phase(), job.value, now, slots.split(1)));
             }
             return Ok(claimed);
         }
-        let mut jobs = readable.into_iter();
-        while jobs.len() > 0 {
-            let gather = inner.writes.gather();
-            let group = jobs.by_ref().take(GROUP).map(|job| {
-                let others = Some(Arc::clone(&gather));
-                let attempt = self.attempt(kind, lane.phase(), job.value, now, (slots.split(1), others));
-                AssertUnwindSafe(attempt).catch_unwind().map(note_panic).boxed()
-            });
-            let group = group.collect();
-            inner.tasks.spawn(gather.run(group));
+        let mut documents = documents.into_iter();
+        while documents.len() > 0 {
+            let group: Vec<Document> = documents.by_ref().take(GROUP).collect();
+            let slots = slots.split(group.len());
+            inner.tasks.spawn(self.clone().run_group(Arc::clone(kind), lane.phase(), group, now, slots));
         }
         Ok(claimed)
+    }
+
+    /// Runs jobs that were claimed at `now` in this one task. They are read here, so that the first groups run while the others are
+    /// still being read.
+    async fn run_group(
+        self,
+        kind: Arc<Kind>,
+        phase: Phase,
+        documents: Vec<Document>,
+        now: Timestamp,
+        mut slots: Option<OwnedSemaphorePermit>,
+    ) {
+        let gather = self.inner.writes.gather();
+        let jobs = damage::readable(&self.inner, documents).await;
+        let attempts = jobs.into_iter().map(|job| {
+            let slot = slots.as_mut().and_then(|slots| slots.split(1));
+            let attempt = self.attempt(&kind, phase, job.value, now, (slot, Some(Arc::clone(&gather))));
+            AssertUnwindSafe(attempt).catch_unwind().map(note_panic).boxed()
+        });
+        let attempts = attempts.collect();
+        // Those of jobs that could not be read.
+        drop(slots);
+        gather.run(attempts).await;
     }
 
     /// Starts a job that was claimed at `now`; the handle ends with the attempt.

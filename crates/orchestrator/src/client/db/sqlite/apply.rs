@@ -1,10 +1,10 @@
 //! What the writer does inside its transaction: changesets and claims. Everything that can be computed without the
 //! database — that bodies are objects, what their indexed fields are — was computed before, by the caller.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{cell::RefCell, fmt::Write as _, sync::Arc};
 
 use rusqlite::{
-    CachedStatement, Connection, ErrorCode, OptionalExtension, Row, params_from_iter, types::ToSql,
+    CachedStatement, Connection, ErrorCode, OptionalExtension, Row, Statement, params_from_iter, types::ToSql,
 };
 
 use super::{
@@ -46,6 +46,40 @@ impl From<DatabaseError> for Failure {
 
 type Applied<T> = std::result::Result<T, Failure>;
 
+/// Statements that are kept at hand for the length of a batch.
+const KEPT: usize = 8;
+
+/// The connection inside a transaction, with the statements that the batch used last: to give each back to the connection's
+/// cache and to look it up there again would hash its text twice for every write.
+pub(super) struct Open<'c> {
+    connection: &'c Connection,
+    /// By the place of their texts, which belong to tables that outlive the batch.
+    kept: RefCell<Vec<(*const u8, CachedStatement<'c>)>>,
+}
+
+impl<'c> Open<'c> {
+    pub(super) const fn new(connection: &'c Connection) -> Self {
+        Self { connection, kept: RefCell::new(Vec::new()) }
+    }
+
+    /// Runs a table's statement. What was bound stays bound: whoever runs it binds all its parameters.
+    fn with<T>(&self, sql: &str, run: impl FnOnce(&mut Statement<'_>) -> Applied<T>) -> Applied<T> {
+        let place = sql.as_ptr();
+        let at = self.kept.borrow().iter().rposition(|(of, _)| *of == place);
+        let mut statement = match at {
+            Some(at) => self.kept.borrow_mut().swap_remove(at).1,
+            None => self.connection.prepare_cached(sql)?,
+        };
+        let answer = run(&mut statement);
+        let mut kept = self.kept.borrow_mut();
+        if kept.len() == KEPT {
+            kept.swap_remove(0);
+        }
+        kept.push((place, statement));
+        answer
+    }
+}
+
 /// A write that was checked as far as it can be without the database.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -68,6 +102,13 @@ pub(super) struct PreparedClaim {
     plain: Option<(PlainChange, Vec<Touched>)>,
 }
 
+impl PreparedClaim {
+    /// How many documents it may change.
+    pub(super) const fn limit(&self) -> usize {
+        self.query.limit
+    }
+}
+
 /// A column that a claim changes.
 #[derive(Debug)]
 struct Touched {
@@ -84,7 +125,7 @@ fn unknown(collection: Collection) -> DatabaseError {
 /// Checks a changeset.
 pub(super) fn prepare(layout: &Layout, changeset: Changeset) -> Result<Vec<Prepared>> {
     value::check_changeset(&changeset)?;
-    let prepare = |write: Write| {
+    let prepare = |mut write: Write| {
         let table = Arc::clone(layout.table(write.collection).ok_or_else(|| unknown(write.collection))?);
         let keys = match &write.op {
             WriteOp::Insert { body } | WriteOp::Replace { body, .. } => {
@@ -98,6 +139,11 @@ pub(super) fn prepare(layout: &Layout, changeset: Changeset) -> Result<Vec<Prepa
             }
             _ => Vec::new(),
         };
+        // By whoever asks, and not by the one thread that all wait for.
+        if let (Some(room), WriteOp::Insert { body }) = (table.room, &mut write.op) {
+            let length = room::length(room, body.len(), 0, None);
+            room::pad(body, length);
+        }
         Ok(Prepared { table, write, keys })
     };
     changeset.writes.into_iter().map(prepare).collect()
@@ -187,12 +233,12 @@ fn changed(row: &Row<'_>, keys: &[Key]) -> rusqlite::Result<u64> {
 }
 
 /// Applies all writes of a changeset or none.
-pub(super) fn changeset(connection: &Connection, writes: &[Prepared]) -> Applied<()> {
+pub(super) fn changeset(open: &Open<'_>, writes: &[Prepared]) -> Applied<()> {
     match writes {
         [] => Ok(()),
         // One statement is all or nothing by itself.
-        [one] => apply(connection, one),
-        many => undoing(connection, || many.iter().try_for_each(|one| apply(connection, one))),
+        [one] => apply(open, one),
+        many => undoing(open.connection, || many.iter().try_for_each(|one| apply(open, one))),
     }
 }
 
@@ -209,38 +255,33 @@ fn undoing<T>(connection: &Connection, work: impl FnOnce() -> Applied<T>) -> App
     result
 }
 
-fn apply(connection: &Connection, prepared: &Prepared) -> Applied<()> {
+fn apply(open: &Open<'_>, prepared: &Prepared) -> Applied<()> {
     let Prepared { table, write, keys } = prepared;
     let (collection, id) = (write.collection, write.id.as_str());
     if let WriteOp::Insert { body } = &write.op {
-        let mut statement = connection.prepare_cached(&table.insert)?;
-        statement.raw_bind_parameter(1, id)?;
-        statement.raw_bind_parameter(2, 1)?;
-        match table.room {
-            Some(room) => {
-                let length = room::length(room, body.len(), 0, None);
-                statement.raw_bind_parameter(3, room::padded(body, length))?;
-            }
-            None => statement.raw_bind_parameter(3, body)?,
-        }
-        bind(&mut statement, 4, keys.iter())?;
-        return execute(connection, statement, (table, id, keys), true);
+        return open.with(&table.insert, |statement| {
+            statement.raw_bind_parameter(1, id)?;
+            statement.raw_bind_parameter(2, 1)?;
+            statement.raw_bind_parameter(3, body)?;
+            bind(statement, 4, keys.iter())?;
+            execute(open.connection, statement, (table, id, keys), true)
+        });
     }
-    let Some(found) = lookup(connection, table, write, keys)? else {
+    let Some(found) = lookup(open, table, write, keys)? else {
         return Err(DatabaseError::Missing { collection, id: id.to_owned() }.into());
     };
     if !found.expected {
         return Err(DatabaseError::Conflict { collection, id: id.to_owned() }.into());
     }
     match &write.op {
-        WriteOp::Replace { body, .. } => replace(connection, table, id, &found, body, keys),
-        WriteOp::Delete { .. } => {
-            connection.prepare_cached(&table.delete)?.execute([found.rowid])?;
+        WriteOp::Replace { body, .. } => replace(open, table, id, &found, body, keys),
+        WriteOp::Delete { .. } => open.with(&table.delete, |statement| {
+            statement.execute([found.rowid])?;
             Ok(())
-        }
+        }),
         WriteOp::Add { field, delta, floor } => {
             let body = value::add((collection, id), &found.body, field, *delta, *floor)?;
-            rewrite(connection, table, id, found, &body)
+            rewrite(open, table, id, found, &body)
         }
         WriteOp::Require { .. } | WriteOp::Insert { .. } => Ok(()),
     }
@@ -254,7 +295,7 @@ fn expected(expect: &Expect, version: i64, row: &Row<'_>) -> rusqlite::Result<bo
 }
 
 /// Finds the row that a write is about. Bodies are long: what can be told from the row in place is not copied out of it.
-fn lookup(connection: &Connection, table: &Table, write: &Write, keys: &[Key]) -> Applied<Option<Found>> {
+fn lookup(open: &Open<'_>, table: &Table, write: &Write, keys: &[Key]) -> Applied<Option<Found>> {
     let (expect, needs_body) = match &write.op {
         WriteOp::Replace { expect, .. } | WriteOp::Delete { expect } | WriteOp::Require { expect } => {
             (Some(expect), false)
@@ -262,8 +303,7 @@ fn lookup(connection: &Connection, table: &Table, write: &Write, keys: &[Key]) -
         WriteOp::Add { .. } => (None, true),
         WriteOp::Insert { .. } => (None, false),
     };
-    let mut statement = connection.prepare_cached(&table.lookup)?;
-    let found = statement.query_row([&write.id], |row| {
+    let find = |row: &Row<'_>| {
         let version = row.get(2)?;
         Ok(Found {
             rowid: row.get(0)?,
@@ -273,12 +313,12 @@ fn lookup(connection: &Connection, table: &Table, write: &Write, keys: &[Key]) -
             changed: changed(row, keys)?,
             size: size(table, row)?,
         })
-    });
-    Ok(found.optional()?)
+    };
+    open.with(&table.lookup, |statement| Ok(statement.query_row([&write.id], find).optional()?))
 }
 
 /// Writes a body of which the columns are not known yet.
-fn rewrite(connection: &Connection, table: &Table, id: &str, mut found: Found, body: &str) -> Applied<()> {
+fn rewrite(open: &Open<'_>, table: &Table, id: &str, mut found: Found, body: &str) -> Applied<()> {
     let keys = scan::keys(body, &table.columns);
     let before = scan::keys(&found.body, &table.columns);
     found.changed = 0;
@@ -288,37 +328,38 @@ fn rewrite(connection: &Connection, table: &Table, id: &str, mut found: Found, b
         }
     }
     check_unique(table, &keys)?;
-    replace(connection, table, id, &found, body, &keys)
+    replace(open, table, id, &found, body, &keys)
 }
 
 fn replace(
-    connection: &Connection,
+    open: &Open<'_>,
     table: &Table,
     id: &str,
     found: &Found,
     body: &str,
     keys: &[Key],
 ) -> Applied<()> {
-    let mut statement = connection.prepare_cached(&table.update(found.changed))?;
     let version = found.version + 1;
-    statement.raw_bind_parameter(1, version)?;
-    match table.room {
-        Some(room) => {
-            let beside = room::beside(version, keys.iter());
-            let length = room::length(room, body.len(), beside, Some(found.size));
-            statement.raw_bind_parameter(2, room::padded(body, length))?;
+    open.with(&table.update(found.changed), |statement| {
+        statement.raw_bind_parameter(1, version)?;
+        match table.room {
+            Some(room) => {
+                let beside = room::beside(version, keys.iter());
+                let length = room::length(room, body.len(), beside, Some(found.size));
+                statement.raw_bind_parameter(2, room::padded(body, length))?;
+            }
+            None => statement.raw_bind_parameter(2, body)?,
         }
-        None => statement.raw_bind_parameter(2, body)?,
-    }
-    let moved =
-        keys.iter().enumerate().filter(|(bit, _)| found.changed & (1 << bit) != 0).map(|(_, key)| key);
-    let next = bind(&mut statement, 3, moved)?;
-    statement.raw_bind_parameter(next, found.rowid)?;
-    execute(connection, statement, (table, id, keys), false)
+        let moved =
+            keys.iter().enumerate().filter(|(bit, _)| found.changed & (1 << bit) != 0).map(|(_, key)| key);
+        let next = bind(statement, 3, moved)?;
+        statement.raw_bind_parameter(next, found.rowid)?;
+        execute(open.connection, statement, (table, id, keys), false)
+    })
 }
 
 fn bind<'a>(
-    statement: &mut CachedStatement<'_>,
+    statement: &mut Statement<'_>,
     from: usize,
     keys: impl Iterator<Item = &'a Key>,
 ) -> rusqlite::Result<usize> {
@@ -333,7 +374,7 @@ fn bind<'a>(
 /// Runs a write; when a unique index objects, finds out which.
 fn execute(
     connection: &Connection,
-    mut statement: CachedStatement<'_>,
+    statement: &mut Statement<'_>,
     (table, id, keys): (&Table, &str, &[Key]),
     inserting: bool,
 ) -> Applied<()> {
@@ -377,17 +418,17 @@ fn collision(
 }
 
 /// Claims documents.
-pub(super) fn claim(connection: &Connection, claim: &PreparedClaim) -> Applied<Vec<Document>> {
-    if claim.may_collide { undoing(connection, || take(connection, claim)) } else { take(connection, claim) }
+pub(super) fn claim(open: &Open<'_>, claim: &PreparedClaim) -> Applied<Vec<Document>> {
+    if claim.may_collide { undoing(open.connection, || take(open, claim)) } else { take(open, claim) }
 }
 
-fn take(connection: &Connection, claim: &PreparedClaim) -> Applied<Vec<Document>> {
+fn take(open: &Open<'_>, claim: &PreparedClaim) -> Applied<Vec<Document>> {
     let PreparedClaim { table, query, set, increment, .. } = claim;
     if let Some((change, touched)) = &claim.plain {
-        return take_plainly(connection, (table, query), change, touched);
+        return take_plainly(open, (table, query), change, touched);
     }
     let mut taken: Vec<(Found, Document)> = Vec::with_capacity(query.limit.min(256));
-    query::each_row(connection, table, &table.selected, query, query.limit, |row| {
+    query::each_row(open.connection, table, &table.selected, query, query.limit, |row| {
         let version: i64 = row.get(2)?;
         let body = room::text(row.get_ref(3)?.as_str()?).to_owned();
         let size = size(table, row)?;
@@ -402,7 +443,7 @@ fn take(connection: &Connection, claim: &PreparedClaim) -> Applied<Vec<Document>
     }
     let mut documents = Vec::with_capacity(taken.len());
     for (found, document) in taken {
-        rewrite(connection, table, &document.id, found, &document.body)?;
+        rewrite(open, table, &document.id, found, &document.body)?;
         documents.push(document);
     }
     Ok(documents)
@@ -423,14 +464,14 @@ struct Taken {
 
 /// The claim whose fields are known by name: one pass over each body, and one statement for all rows that change alike.
 fn take_plainly(
-    connection: &Connection,
+    open: &Open<'_>,
     (table, query): (&Table, &Query),
     change: &PlainChange,
     touched: &[Touched],
 ) -> Applied<Vec<Document>> {
     let mut taken: Vec<Taken> = Vec::with_capacity(query.limit.min(256));
     let mut refused = None;
-    query::each_row(connection, table, &table.selected, query, query.limit, |row| {
+    query::each_row(open.connection, table, &table.selected, query, query.limit, |row| {
         let version: i64 = row.get(2)?;
         let (mut body, keys) = match change.apply(room::text(row.get_ref(3)?.as_str()?)) {
             Ok(changed) => changed,
@@ -464,19 +505,16 @@ fn take_plainly(
     if let Some(error) = refused {
         return Err(error.into());
     }
-    let mut open: Option<(u64, CachedStatement<'_>)> = None;
     for one in &taken {
-        let mut statement = match open.take() {
-            Some((changed, statement)) if changed == one.changed => statement,
-            _ => connection.prepare_cached(&table.update(one.changed))?,
-        };
-        statement.raw_bind_parameter(1, one.document.version.cast_signed())?;
-        statement.raw_bind_parameter(2, &one.document.body)?;
-        let moved = touched.iter().filter(|at| one.changed & (1 << at.column) != 0);
-        let next = bind(&mut statement, 3, moved.filter_map(|at| one.keys.get(at.field)))?;
-        statement.raw_bind_parameter(next, one.rowid)?;
-        statement.raw_execute()?;
-        open = Some((one.changed, statement));
+        open.with(&table.update(one.changed), |statement| {
+            statement.raw_bind_parameter(1, one.document.version.cast_signed())?;
+            statement.raw_bind_parameter(2, &one.document.body)?;
+            let moved = touched.iter().filter(|at| one.changed & (1 << at.column) != 0);
+            let next = bind(statement, 3, moved.filter_map(|at| one.keys.get(at.field)))?;
+            statement.raw_bind_parameter(next, one.rowid)?;
+            statement.raw_execute()?;
+            Ok(())
+        })?;
     }
     let bare = |Taken { text, mut document, .. }: Taken| {
         document.body.truncate(text);

@@ -18,7 +18,7 @@ use super::failure;
 use crate::core::client::database::{DatabaseError, Result};
 
 /// What the writer may be left with, in pages: it takes about as long as a commit.
-const REST: i64 = 128;
+const REST: i64 = 64;
 /// How often the thread goes after what was written while it moved the rest.
 const PASSES: usize = 4;
 

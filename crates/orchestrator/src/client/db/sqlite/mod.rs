@@ -46,7 +46,7 @@ pub struct Options {
     pub readers: usize,
     /// The writer's page cache, in KiB; taken as it fills.
     pub cache_kib: u32,
-    /// The log is moved into the database when it has so many pages of 8 KiB.
+    /// The log is moved into the database when it has so many pages of 16 KiB.
     pub checkpoint_pages: i32,
     /// How long to wait for another process that writes.
     pub busy_timeout: Duration,
@@ -54,7 +54,7 @@ pub struct Options {
     /// wait for minutes, for damage that SQLite mostly meets anyway when it reads the page: such a file is opened as it
     /// is, the log says so, and `PRAGMA quick_check` on a copy is the operator's to schedule.
     pub check_up_to: u64,
-    /// The most pages of 8 KiB that the file may have; for tests of the full disk.
+    /// The most pages of 16 KiB that the file may have; for tests of the full disk.
     pub max_pages: Option<u32>,
 }
 
@@ -63,7 +63,7 @@ impl Default for Options {
         Self {
             readers: 2,
             cache_kib: 16_384,
-            checkpoint_pages: 2_048,
+            checkpoint_pages: 1_024,
             busy_timeout: Duration::from_secs(5),
             check_up_to: 256 << 20,
             max_pages: None,

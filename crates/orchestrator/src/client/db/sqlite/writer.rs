@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Options,
-    apply::{self, Failure, Prepared, PreparedClaim},
+    apply::{self, Failure, Open, Prepared, PreparedClaim},
     checkpoint::{self, Checkpointer},
     closed, failure,
     layout::{self, LAYOUT, Layout},
@@ -29,8 +29,9 @@ use crate::core::client::{
 
 /// How many requests may wait before callers do.
 const QUEUE: usize = 4_096;
-/// A batch takes no further request beyond so many documents: what comes first must not wait for ever.
-const BATCH_WRITES: usize = 4_096;
+/// A batch takes no further request beyond so many documents: those that are answered go on while the next batch is written, and
+/// with much larger ones writer and callers wait for each other in turns.
+const BATCH_WRITES: usize = 512;
 /// The log grows to so many times the length at which it is moved; then the writer waits for the move.
 const LONGEST_LOG: i32 = 8;
 /// Statements that stay prepared.
@@ -86,8 +87,7 @@ impl Request {
         match self {
             Self::Commit { writes, .. } => writes.len(),
             Self::Commits { all, .. } => all.iter().map(Vec::len).sum(),
-            // Most claims find less than they ask for.
-            Self::Claim { .. } => 64,
+            Self::Claim { claim, .. } => claim.limit(),
             Self::Connect { .. } | Self::Ping { .. } | Self::Close { .. } => 0,
         }
     }
@@ -105,17 +105,17 @@ impl Request {
     }
 
     /// Applies it; an error means that the transaction is lost.
-    fn apply(&self, connection: &Connection) -> std::result::Result<Outcome, rusqlite::Error> {
+    fn apply(&self, open: &Open<'_>) -> std::result::Result<Outcome, rusqlite::Error> {
         Ok(match self {
-            Self::Commit { writes, .. } => match changeset(connection, writes)? {
+            Self::Commit { writes, .. } => match changeset(open, writes)? {
                 Ok(()) => Outcome::Done,
                 Err(error) => Outcome::Refused(error),
             },
             Self::Commits { all, .. } => {
-                let each = all.iter().map(|writes| changeset(connection, writes));
+                let each = all.iter().map(|writes| changeset(open, writes));
                 Outcome::Each(each.collect::<rusqlite::Result<_>>()?)
             }
-            Self::Claim { claim, .. } => match apply::claim(connection, claim) {
+            Self::Claim { claim, .. } => match apply::claim(open, claim) {
                 Ok(documents) => Outcome::Claimed(documents),
                 Err(Failure::Refused(error)) => Outcome::Refused(error),
                 Err(Failure::Broken(error)) => return Err(error),
@@ -159,8 +159,8 @@ impl Request {
 }
 
 /// Applies a changeset; an error means that the transaction is lost.
-fn changeset(connection: &Connection, writes: &[Prepared]) -> rusqlite::Result<Result<()>> {
-    match apply::changeset(connection, writes) {
+fn changeset(open: &Open<'_>, writes: &[Prepared]) -> rusqlite::Result<Result<()>> {
+    match apply::changeset(open, writes) {
         Ok(()) => Ok(Ok(())),
         Err(Failure::Refused(error)) => Ok(Err(error)),
         Err(Failure::Broken(error)) => Err(error),
@@ -178,8 +178,8 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Connection> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.busy_timeout(options.busy_timeout).map_err(failure)?;
     // Of a new file. Jobs and their index entries come in order, in batches: larger pages are fewer calls for the same bytes.
-    // An older file keeps its pages of 4 KiB.
-    connection.pragma_update(None, "page_size", 8_192).map_err(failure)?;
+    // An older file keeps its smaller ones.
+    connection.pragma_update(None, "page_size", 16_384).map_err(failure)?;
     let mode: String =
         connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failure)?;
     if mode != "wal" {
@@ -281,7 +281,7 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        let all = |connection: &Connection| batch.iter().map(|request| request.apply(connection)).collect();
+        let all = |open: &Open<'_>| batch.iter().map(|request| request.apply(open)).collect();
         let refused = match self.transaction::<Vec<Outcome>>(all) {
             Ok(outcomes) => {
                 let requests: usize = batch.iter().map(Request::count).sum();
@@ -310,17 +310,17 @@ impl Writer {
 
     /// Applies a changeset in a transaction of its own.
     fn write_alone(&self, writes: &[Prepared]) -> Result<()> {
-        let answer = self.transaction(|connection| changeset(connection, writes));
+        let answer = self.transaction(|open| changeset(open, writes));
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         answer.unwrap_or_else(|error| Err(failure_of(&error)))
     }
 
     fn transaction<T>(
         &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        work: impl FnOnce(&Open<'_>) -> rusqlite::Result<T>,
     ) -> std::result::Result<T, Lost> {
         let run = |sql: &str| self.connection.prepare_cached(sql)?.execute([]);
-        let worked = run("BEGIN IMMEDIATE").and_then(|_| work(&self.connection));
+        let worked = run("BEGIN IMMEDIATE").and_then(|_| work(&Open::new(&self.connection)));
         match worked.and_then(|answer| run("COMMIT").map(|_| answer)) {
             Ok(answer) => {
                 self.counters.commits.fetch_add(1, Ordering::Relaxed);
