@@ -331,14 +331,7 @@ fn rewrite(open: &Open<'_>, table: &Table, id: &str, mut found: Found, body: &st
     replace(open, table, id, &found, body, &keys)
 }
 
-fn replace(
-    open: &Open<'_>,
-    table: &Table,
-    id: &str,
-    found: &Found,
-    body: &str,
-    keys: &[Key],
-) -> Applied<()> {
+fn replace(open: &Open<'_>, table: &Table, id: &str, found: &Found, body: &str, keys: &[Key]) -> Applied<()> {
     let version = found.version + 1;
     open.with(&table.update(found.changed), |statement| {
         statement.raw_bind_parameter(1, version)?;
