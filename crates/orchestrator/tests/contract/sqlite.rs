@@ -131,7 +131,7 @@ async fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
     let options = Options { max_pages: Some(400), ..Options::default() };
     let db = SqliteDatabase::open(&dir.path().join("db"), options).unwrap();
     db.connect(schema::ALL).await.unwrap();
-    let pad = "x".repeat(20_000);
+    let pad = "x".repeat(40_000);
     // Many at once, so that they share batches: each has two documents or none.
     let writers = (0..200).map(|n| {
         let (db, pad) = (Arc::clone(&db), pad.clone());
