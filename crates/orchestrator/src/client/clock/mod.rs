@@ -100,3 +100,27 @@ impl Entropy for SystemEntropy {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn what_was_drawn_is_dealt_once_whatever_the_lengths() {
+        let mut dealt = BTreeSet::new();
+        for round in 0..4 * DRAWN {
+            // Eight bytes at least: equal ones would be a fault and no chance.
+            let mut bytes = vec![0_u8; 8 + round % (DEALT + 8)];
+            SystemEntropy.fill(&mut bytes);
+            assert!(dealt.insert(bytes), "round {round}");
+        }
+        assert!(dealt.iter().flat_map(|bytes| bytes.windows(8)).all(|window| window != [0; 8]));
+    }
+
+    #[test]
+    fn an_empty_buffer_is_left_alone() {
+        SystemEntropy.fill(&mut []);
+    }
+}
