@@ -222,14 +222,23 @@ fn size(table: &Table, row: &Row<'_>) -> rusqlite::Result<usize> {
     columns.sum()
 }
 
-fn changed(row: &Row<'_>, keys: &[Key]) -> rusqlite::Result<u64> {
-    let mut bits = 0;
+/// The bits of the columns that differ from `keys`, if there are any, and the bytes that the row takes where that counts.
+fn compared(table: &Table, row: &Row<'_>, keys: &[Key]) -> rusqlite::Result<(u64, usize)> {
+    let (mut bits, mut size) = (0, 0);
+    let sized = table.room.is_some();
+    if sized {
+        size = room::stored(row.get_ref(2)?) + room::stored(row.get_ref(3)?);
+    }
     for (bit, key) in keys.iter().enumerate() {
-        if !same(row.get_ref(COLUMNS + bit)?, key) {
+        let column = row.get_ref(COLUMNS + bit)?;
+        if !same(column, key) {
             bits |= 1 << bit;
         }
+        if sized {
+            size += room::stored(column);
+        }
     }
-    Ok(bits)
+    Ok((bits, size))
 }
 
 /// Applies all writes of a changeset or none.
@@ -305,13 +314,15 @@ fn lookup(open: &Open<'_>, table: &Table, write: &Write, keys: &[Key]) -> Applie
     };
     let find = |row: &Row<'_>| {
         let version = row.get(2)?;
+        // What is added to is compared when its new text is known.
+        let (changed, size) = if needs_body { (0, size(table, row)?) } else { compared(table, row, keys)? };
         Ok(Found {
             rowid: row.get(0)?,
             version,
             body: if needs_body { room::text(row.get_ref(3)?.as_str()?).to_owned() } else { String::new() },
             expected: expect.map_or(Ok(true), |expect| expected(expect, version, row))?,
-            changed: changed(row, keys)?,
-            size: size(table, row)?,
+            changed,
+            size,
         })
     };
     open.with(&table.lookup, |statement| Ok(statement.query_row([&write.id], find).optional()?))

@@ -96,9 +96,9 @@ pub(super) struct Table {
     pub(super) name: String,
     /// `version, body` by id.
     pub(super) get: String,
-    /// `rowid, version, body, columns…` by id.
+    /// What [`Table::selected`] is, by id, and without it.
     pub(super) lookup: String,
-    /// What `lookup` selects.
+    /// `rowid, id, version, body, columns…`.
     pub(super) selected: String,
     /// `id, version, body, columns…`.
     pub(super) insert: String,
@@ -143,7 +143,7 @@ impl Table {
         let selected = format!("rowid, id, version, body{names}");
         Self {
             get: format!("SELECT version, body FROM {name} WHERE id = ?1"),
-            lookup: format!("SELECT {selected} FROM {name} WHERE id = ?1"),
+            lookup: format!("SELECT rowid, NULL, version, body{names} FROM {name} WHERE id = ?1"),
             insert: format!("INSERT INTO {name} (id, version, body{names}) VALUES (?, ?, ?{marks})"),
             delete: format!("DELETE FROM {name} WHERE rowid = ?1"),
             room: room::of(spec.collection),
