@@ -19,6 +19,8 @@ COPY --from=build /usr/local/bin/orchestrator /usr/local/bin/orchestrator
 USER 10001
 WORKDIR /data
 VOLUME /data
+# Huge pages would make each of many threads' heaps 2 MB at once; where the kernel gives them to all, the allocator declines.
+ENV MIMALLOC_ALLOW_THP=0
 # Inside a container the loopback address reaches nobody.
 ENV ORCHESTRATOR_DATA__DIR=/data \
     ORCHESTRATOR_LOG__FORMAT=json \
