@@ -70,7 +70,8 @@ thread_local! {
 }
 
 /// The operating system's entropy. Ids are made by the thousand, and a system call for each is dearer than all else about them:
-/// what is short comes from bytes that the thread drew before, each of which is given away once and wiped. Keys never do.
+/// what is short (ids, nonces) comes from bytes that the thread drew before, each of which is given away once and wiped. Secret keys
+/// are longer, and come from the system each time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEntropy;
 
