@@ -378,16 +378,24 @@ mod tests {
         assert_eq!(files(&root.path().join(TEMPORARY)), 0);
     }
 
+    /// A process that is being started has every file of this one open until it becomes its own program, and a removed file
+    /// takes its place on the device until then: so no test mounts while another is on a device.
+    static ONE_DEVICE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
     /// A small file system of its own, where this process may mount one.
-    struct Device(tempfile::TempDir);
+    struct Device(
+        tempfile::TempDir,
+        #[expect(dead_code, reason = "held")] std::sync::MutexGuard<'static, ()>,
+    );
 
     impl Device {
         fn mount(options: &str) -> Option<Self> {
+            let alone = ONE_DEVICE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let directory = tempfile::tempdir().unwrap();
             let mut mount = std::process::Command::new("mount");
             mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory.path());
             let mounted = mount.stderr(std::process::Stdio::null()).status().is_ok_and(|s| s.success());
-            mounted.then_some(Self(directory))
+            mounted.then_some(Self(directory, alone))
         }
 
         fn remount(&self, options: &str) {
