@@ -1,5 +1,5 @@
-//! The embedded database: SQLite in WAL mode. One thread writes, in batches that are synced together; another one moves the
-//! log into the database; a few connections read beside them.
+//! The embedded database: SQLite in WAL mode. One thread writes, in batches; another one syncs them, and answers; a third one
+//! moves the log into the database; a few connections read beside them.
 
 mod apply;
 pub mod backup;
@@ -8,6 +8,7 @@ mod layout;
 mod query;
 mod reader;
 mod room;
+mod syncer;
 mod writer;
 
 use std::{
@@ -26,6 +27,7 @@ pub use self::layout::LAYOUT;
 use self::{
     layout::{Layout, Table},
     reader::Readers,
+    syncer::{Progress, SyncLog},
     writer::{Counters, Request, Writer},
 };
 use crate::{
@@ -76,8 +78,10 @@ impl Default for Options {
 pub struct Stats {
     /// Changesets and claims that were answered.
     pub requests: u64,
-    /// Transactions, each synced once.
+    /// Transactions.
     pub commits: u64,
+    /// Syncs of the log, each for all commits before it.
+    pub log_syncs: u64,
     /// Passes of moving the log into the database, each synced twice.
     pub checkpoints: u64,
 }
@@ -86,12 +90,11 @@ impl Stats {
     /// How often the disk was synced.
     #[must_use]
     pub const fn syncs(&self) -> u64 {
-        self.commits + 2 * self.checkpoints
+        self.log_syncs + 2 * self.checkpoints
     }
 }
 
-/// A database in one file. Dropping it ends its thread; what was acknowledged is on the disk.
-#[derive(Debug)]
+/// A database in one file. Dropping it ends its threads; what was acknowledged is on the disk.
 pub struct SqliteDatabase {
     path: PathBuf,
     options: Options,
@@ -99,9 +102,10 @@ pub struct SqliteDatabase {
     thread: Mutex<Option<JoinHandle<()>>>,
     layout: Arc<RwLock<Arc<Layout>>>,
     counters: Arc<Counters>,
+    log: Box<dyn Fn(&Path) -> Result<SyncLog> + Send + Sync>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Running {
     writer: mpsc::Sender<Request>,
     readers: Arc<Readers>,
@@ -113,6 +117,15 @@ impl SqliteDatabase {
     /// # Errors
     /// [`DatabaseError::Unavailable`] when the file can't be opened or is no database.
     pub fn open(path: &Path, options: Options) -> Result<Arc<Self>> {
+        Self::open_with(path, options, Box::new(syncer::of))
+    }
+
+    /// As [`Self::open`], with another way to sync the log.
+    fn open_with(
+        path: &Path,
+        options: Options,
+        log: Box<dyn Fn(&Path) -> Result<SyncLog> + Send + Sync>,
+    ) -> Result<Arc<Self>> {
         let database = Self {
             path: path.to_owned(),
             options,
@@ -120,6 +133,7 @@ impl SqliteDatabase {
             thread: Mutex::new(None),
             layout: Arc::default(),
             counters: Arc::default(),
+            log,
         };
         database.start()?;
         Ok(Arc::new(database))
@@ -131,6 +145,7 @@ impl SqliteDatabase {
         Stats {
             requests: self.counters.requests.load(Ordering::Relaxed),
             commits: self.counters.commits.load(Ordering::Relaxed),
+            log_syncs: self.counters.syncs.load(Ordering::Relaxed),
             checkpoints: self.counters.checkpoints.load(Ordering::Relaxed),
         }
     }
@@ -141,9 +156,11 @@ impl SqliteDatabase {
             return Ok(running.clone());
         }
         let connection = writer::open(&self.path, &self.options)?;
-        let readers = Arc::new(Readers::open(&self.path, &self.options)?);
+        let progress = Progress::new((self.log)(&self.path)?, Arc::clone(&self.counters));
+        let readers = Arc::new(Readers::open(&self.path, &self.options, Arc::clone(&progress))?);
         let (layout, counters) = (Arc::clone(&self.layout), Arc::clone(&self.counters));
-        let (writer, thread) = Writer::start(&self.path, connection, layout, counters, self.options.clone())?;
+        let (writer, thread) =
+            Writer::start(&self.path, connection, layout, counters, progress, self.options.clone())?;
         *self.thread.lock() = Some(thread);
         Ok(running.insert(Running { writer, readers }).clone())
     }
@@ -163,6 +180,12 @@ impl SqliteDatabase {
             .table(collection)
             .ok_or_else(|| DatabaseError::Invalid(format!("there is no collection {collection}")))?;
         Ok((running, Arc::clone(table)))
+    }
+}
+
+impl std::fmt::Debug for SqliteDatabase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteDatabase").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -301,3 +324,6 @@ impl DatabaseClient for SqliteDatabase {
         running.readers.at_once(|connection| connection.query_row("SELECT 1", [], |_| Ok(()))).await
     }
 }
+
+#[cfg(test)]
+mod tests;

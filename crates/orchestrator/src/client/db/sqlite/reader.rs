@@ -1,30 +1,31 @@
-//! A few connections that only read. Each statement sees every commit that was acknowledged before it began.
+//! A few connections that only read. Each statement sees every commit that was acknowledged before it began; what it saw beyond
+//! that is told when it is on the disk.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
-use super::{Options, closed, failure, layout};
-use crate::core::client::database::Result;
+use super::{Options, closed, failure, layout, syncer::Progress};
+use crate::core::client::database::{DatabaseError, Result};
 
 /// Statements that stay prepared on each connection.
 const STATEMENTS: usize = 64;
 
 /// The connections.
-#[derive(Debug)]
 pub(super) struct Readers {
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
+    progress: Arc<Progress>,
 }
 
 impl Readers {
     /// Opens the connections; the file must be there.
-    pub(super) fn open(path: &Path, options: &Options) -> Result<Self> {
+    pub(super) fn open(path: &Path, options: &Options, progress: Arc<Progress>) -> Result<Self> {
         let count = options.readers.max(1);
         let idle = (0..count).map(|_| open(path, options)).collect::<Result<Vec<_>>>()?;
-        Ok(Self { idle: Mutex::new(idle), permits: Semaphore::new(count) })
+        Ok(Self { idle: Mutex::new(idle), permits: Semaphore::new(count), progress })
     }
 
     /// Closes the connections; those in use close when they come back.
@@ -38,10 +39,14 @@ impl Readers {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        let _permit = self.permits.acquire().await.map_err(|_| closed())?;
-        let connection = self.take()?;
-        let result = work(&connection);
-        self.put_back(connection);
+        let result = {
+            let _permit = self.permits.acquire().await.map_err(|_| closed())?;
+            let connection = self.take()?;
+            let result = work(&connection);
+            self.put_back(connection);
+            result
+        };
+        self.progress.durable().await?;
         result.map_err(failure)
     }
 
@@ -58,30 +63,29 @@ impl Readers {
 
 /// Runs a read of unknown length on a thread that may block.
 pub(super) async fn on_thread<T: Send + 'static>(
-    readers: &std::sync::Arc<Readers>,
+    readers: &Arc<Readers>,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
 ) -> Result<T> {
-    let readers = std::sync::Arc::clone(readers);
-    let task = async move {
-        let connection = {
-            let permit = readers.permits.acquire().await.map_err(|_| closed())?;
-            let connection = readers.take()?;
-            // Given back by hand, when the connection is back: also when the caller has gone away.
-            permit.forget();
-            connection
-        };
-        tokio::task::spawn_blocking(move || {
-            let result = work(&connection);
-            readers.put_back(connection);
-            if !readers.permits.is_closed() {
-                readers.permits.add_permits(1);
-            }
-            result.map_err(failure)
-        })
-        .await
-        .map_err(|error| crate::core::client::database::DatabaseError::Unavailable(error.into()))?
+    let connection = {
+        let permit = readers.permits.acquire().await.map_err(|_| closed())?;
+        let connection = readers.take()?;
+        // Given back by hand, when the connection is back: also when the caller has gone away.
+        permit.forget();
+        connection
     };
-    task.await
+    let at_work = Arc::clone(readers);
+    let result = tokio::task::spawn_blocking(move || {
+        let result = work(&connection);
+        at_work.put_back(connection);
+        if !at_work.permits.is_closed() {
+            at_work.permits.add_permits(1);
+        }
+        result
+    })
+    .await
+    .map_err(|error| DatabaseError::Unavailable(error.into()))?;
+    readers.progress.durable().await?;
+    result.map_err(failure)
 }
 
 fn open(path: &Path, options: &Options) -> Result<Connection> {

@@ -1,5 +1,5 @@
 //! The writer: one thread that owns the one connection that writes. It takes everything that waits, applies it in one
-//! transaction, and acknowledges all of it after one sync of the disk. While the disk syncs, the next batch gathers.
+//! transaction, and has all of it acknowledged after one sync of the disk. While the disk syncs, it is at the next batch.
 
 use std::{
     cell::Cell,
@@ -21,6 +21,7 @@ use super::{
     checkpoint::{self, Checkpointer},
     closed, failure,
     layout::{self, LAYOUT, Layout},
+    syncer::{Ended, Progress, Syncer},
 };
 use crate::core::client::{
     database::{DatabaseError, Document, Result},
@@ -47,8 +48,10 @@ thread_local! {
 pub(super) struct Counters {
     /// Requests that were answered.
     pub(super) requests: AtomicU64,
-    /// Transactions, each of which was synced once.
+    /// Transactions.
     pub(super) commits: AtomicU64,
+    /// Syncs of the log.
+    pub(super) syncs: AtomicU64,
     /// Passes of checkpoints, each of which syncs the log and the database.
     pub(super) checkpoints: AtomicU64,
 }
@@ -124,6 +127,16 @@ impl Request {
         })
     }
 
+    /// Tells the caller that the store has ended.
+    fn refuse(self, ended: Ended) {
+        if let Self::Commits { all, reply } = self {
+            let each = all.iter().map(|_| Err(ended.into())).collect();
+            let _ = reply.send((each, all));
+        } else {
+            self.answer(Outcome::Refused(ended.into()));
+        }
+    }
+
     /// Tells the caller; one that went away is not missed.
     fn answer(self, outcome: Outcome) {
         match self {
@@ -189,12 +202,17 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Connection> {
     let limit = options.max_pages.map_or(String::new(), |pages| format!("PRAGMA max_page_count = {pages};"));
     connection
         .execute_batch(&format!(
-            "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; \
+            "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; \
              PRAGMA cache_size = -{cache}; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 67108864; {limit}"
         ))
         .map_err(failure)?;
     connection.wal_hook(Some(note_log_pages)).map_err(failure)?;
     layout::add_functions(&connection).map_err(failure)?;
+    // The first read makes the log.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(failure)?;
+    // What a process before left in the log may never have reached the disk, and is not added to. When this fails, on a full disk
+    // or while somebody reads, the log stays valid.
+    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     Ok(connection)
 }
 
@@ -208,6 +226,8 @@ pub(super) struct Writer {
     /// The log is moved into the database when it has so many pages.
     checkpoint_at: i32,
     checkpointer: Checkpointer,
+    progress: Arc<Progress>,
+    syncer: Syncer,
 }
 
 impl Writer {
@@ -217,11 +237,23 @@ impl Writer {
         connection: Connection,
         layout: Arc<RwLock<Arc<Layout>>>,
         counters: Arc<Counters>,
+        progress: Arc<Progress>,
         options: Options,
     ) -> Result<(mpsc::Sender<Request>, JoinHandle<()>)> {
         let (sender, requests) = mpsc::channel(QUEUE);
         let (checkpoint_at, checkpointer) = (options.checkpoint_pages, Checkpointer::start(path)?);
-        let writer = Self { connection, requests, layout, counters, options, checkpoint_at, checkpointer };
+        let syncer = Syncer::start(Arc::clone(&progress))?;
+        let writer = Self {
+            connection,
+            requests,
+            layout,
+            counters,
+            options,
+            checkpoint_at,
+            checkpointer,
+            progress,
+            syncer,
+        };
         let thread = std::thread::Builder::new()
             .name("db-writer".to_owned())
             .spawn(move || writer.run())
@@ -261,18 +293,28 @@ impl Writer {
         let _ = self.close();
     }
 
-    fn control(&mut self, request: Request) {
-        let outcome = match &request {
-            Request::Connect { schema, .. } => match self.connect(schema) {
-                Ok(()) => Outcome::Done,
-                Err(error) => Outcome::Refused(error),
-            },
-            _ => match self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
-                Ok(()) => Outcome::Done,
-                Err(error) => Outcome::Refused(failure(error)),
-            },
+    fn control(&self, request: Request) {
+        let done = match &request {
+            Request::Connect { schema, .. } => self.connect(schema),
+            _ => {
+                let looked = self.connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+                looked.map_err(failure)
+            }
         };
-        request.answer(outcome);
+        self.answer(vec![(request, done.map_or_else(Outcome::Refused, |()| Outcome::Done))]);
+    }
+
+    /// Tells the callers when the disk has what was committed for them, and what they may have seen.
+    fn answer(&self, outcomes: Vec<(Request, Outcome)>) {
+        let tell = move |synced: std::result::Result<(), Ended>| {
+            for (request, outcome) in outcomes {
+                match synced {
+                    Ok(()) => request.answer(outcome),
+                    Err(ended) => request.refuse(ended),
+                }
+            }
+        };
+        self.syncer.answer(!self.requests.is_empty(), Box::new(tell));
     }
 
     /// Applies a batch in one transaction. If the transaction is lost, each changeset and claim gets one of its own: so the one
@@ -281,15 +323,15 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
+        if let Some(ended) = self.progress.ended() {
+            return batch.into_iter().for_each(|request| request.refuse(ended));
+        }
         let all = |open: &Open<'_>| batch.iter().map(|request| request.apply(open)).collect();
         let refused = match self.transaction::<Vec<Outcome>>(all) {
             Ok(outcomes) => {
                 let requests: usize = batch.iter().map(Request::count).sum();
                 self.counters.requests.fetch_add(requests as u64, Ordering::Relaxed);
-                for (request, outcome) in batch.into_iter().zip(outcomes) {
-                    request.answer(outcome);
-                }
-                return;
+                return self.answer(batch.into_iter().zip(outcomes).collect());
             }
             Err(error) => error,
         };
@@ -300,9 +342,10 @@ impl Writer {
         for request in batch {
             match request {
                 Request::Commits { all, reply } => {
-                    let _ = reply.send((all.iter().map(|writes| self.write_alone(writes)).collect(), all));
+                    let each = Outcome::Each(all.iter().map(|writes| self.write_alone(writes)).collect());
+                    self.answer(vec![(Request::Commits { all, reply }, each)]);
                 }
-                request if alone => request.answer(Outcome::Refused(failure_of(&refused))),
+                request if alone => self.answer(vec![(request, Outcome::Refused(failure_of(&refused)))]),
                 request => self.write(vec![request]),
             }
         }
@@ -321,7 +364,7 @@ impl Writer {
     ) -> std::result::Result<T, Lost> {
         let run = |sql: &str| self.connection.prepare_cached(sql)?.execute([]);
         let worked = run("BEGIN IMMEDIATE").and_then(|_| work(&Open::new(&self.connection)));
-        match worked.and_then(|answer| run("COMMIT").map(|_| answer)) {
+        match worked.and_then(|answer| self.progress.commit(|| run("COMMIT")).map(|_| answer)) {
             Ok(answer) => {
                 self.counters.commits.fetch_add(1, Ordering::Relaxed);
                 Ok(answer)
@@ -345,7 +388,7 @@ impl Writer {
             let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             layout.create(&transaction)?;
             layout::migrate(&transaction, found)?;
-            transaction.commit()
+            self.progress.commit(|| transaction.commit())
         };
         create().map_err(failure)?;
         *self.layout.write() = Arc::new(layout);
@@ -423,14 +466,18 @@ impl Writer {
     }
 
     fn close(self) -> Result<()> {
-        let Self { connection, checkpointer, .. } = self;
+        let Self { connection, checkpointer, syncer, progress, .. } = self;
+        drop(syncer);
         let kept_open = checkpointer.stop();
         // A failed checkpoint loses nothing: the log is read at the next start.
         let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         connection.flush_prepared_statement_cache();
         let closed = connection.close().map_err(|(_, error)| failure(error));
         drop(kept_open);
-        closed
+        match progress.ended() {
+            Some(failed @ Ended::Failed) => Err(failed.into()),
+            _ => closed,
+        }
     }
 }
 
