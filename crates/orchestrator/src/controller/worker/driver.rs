@@ -79,7 +79,9 @@ impl Driver {
             let pause = match self.engine.tick().await {
                 Ok(tick) if tick.claimed > 0 => {
                     // What was started gets a turn, so that the next claim finds more slots at once.
-                    tokio::task::yield_now().await;
+                    if !tick.claim_ahead {
+                        tokio::task::yield_now().await;
+                    }
                     worked = true;
                     continue;
                 }

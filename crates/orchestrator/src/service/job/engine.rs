@@ -113,6 +113,9 @@ pub struct Tick {
     pub claimed: usize,
     /// When the next job is due, if that is within the look-ahead.
     pub next_due: Option<Timestamp>,
+    /// More is due, and there are slots for another whole claim beside little in hand: the database can be at it while what
+    /// was started runs.
+    pub claim_ahead: bool,
 }
 
 /// A kind that this process runs.
@@ -121,6 +124,14 @@ pub(super) struct Kind {
     pub(super) policy: Policy,
     pub(super) slots: Arc<Semaphore>,
     pub(super) meters: Meters,
+}
+
+impl Kind {
+    /// Whether a whole claim has slots beside no more than two that are in hand.
+    fn has_room_ahead(&self) -> bool {
+        let free = self.slots.available_permits();
+        free >= MAX_CLAIM && self.policy.concurrency.saturating_sub(free) <= 2 * MAX_CLAIM
+    }
 }
 
 /// A job in the hands of this process.
@@ -288,7 +299,10 @@ impl Engine {
             tick.next_due = self.look(&free, &mut lanes).await?;
             tick.claimed = self.claim_all(lanes).await?;
         }
-        let backlog = !inner.hot.lock().is_empty() || inner.free_kinds().len() < inner.kinds.len();
+        let hot: Vec<JobKind> = inner.hot.lock().iter().map(|lane| lane.kind).collect();
+        tick.claim_ahead =
+            hot.iter().any(|kind| inner.kinds.get(kind).is_some_and(|kind| kind.has_room_ahead()));
+        let backlog = !hot.is_empty() || inner.free_kinds().len() < inner.kinds.len();
         inner.backlog.store(backlog, Ordering::Release);
         Ok(tick)
     }
