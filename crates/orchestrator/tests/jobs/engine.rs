@@ -216,6 +216,28 @@ async fn a_completed_job_calls_those_that_wait_for_it() {
 }
 
 #[tokio::test]
+async fn a_whole_claim_is_asked_for_ahead_of_two_at_most() {
+    let world = World::new(10);
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let handler =
+        scripted(KIND, move |_, _| Act::Gate(held.clone())).policy(|policy| policy.concurrency = 4_096);
+    let engine = world.engine(vec![handler]);
+    for key in 0..2_100 {
+        world.enqueue(world.new_job(KIND, &format!("s{key}"), &key.to_string())).await;
+    }
+    let mut ticks = Vec::new();
+    for _ in 0..5 {
+        let tick = engine.tick().await.unwrap();
+        ticks.push((tick.claimed, tick.claim_ahead));
+    }
+    // A third one would be in hand; and then there is no more.
+    assert_eq!(ticks, [(512, true), (512, true), (512, false), (512, false), (52, false)]);
+    gate.add_permits(2_100);
+    engine.idle().await;
+}
+
+#[tokio::test]
 async fn a_kind_runs_no_more_at_once_than_it_may() {
     let world = World::new(9);
     let gate = Arc::new(Semaphore::new(0));
