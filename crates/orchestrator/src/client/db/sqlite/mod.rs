@@ -102,8 +102,11 @@ pub struct SqliteDatabase {
     thread: Mutex<Option<JoinHandle<()>>>,
     layout: Arc<RwLock<Arc<Layout>>>,
     counters: Arc<Counters>,
-    log: Box<dyn Fn(&Path) -> Result<SyncLog> + Send + Sync>,
+    log: OpenLog,
 }
+
+/// Opens the log beside a database file.
+type OpenLog = Box<dyn Fn(&Path) -> Result<SyncLog> + Send + Sync>;
 
 #[derive(Clone)]
 struct Running {
@@ -121,11 +124,7 @@ impl SqliteDatabase {
     }
 
     /// As [`Self::open`], with another way to sync the log.
-    fn open_with(
-        path: &Path,
-        options: Options,
-        log: Box<dyn Fn(&Path) -> Result<SyncLog> + Send + Sync>,
-    ) -> Result<Arc<Self>> {
+    fn open_with(path: &Path, options: Options, log: OpenLog) -> Result<Arc<Self>> {
         let database = Self {
             path: path.to_owned(),
             options,
