@@ -38,6 +38,14 @@ pub struct ContractsArgs {
     record: bool,
 }
 
+/// A chain of one's own for tests: the program, fetched first when it is missing.
+///
+/// # Errors
+/// What could not be fetched.
+pub fn anvil(root: &Path) -> Result<PathBuf, String> {
+    Ok(Kit::ensure(&root.join("contracts/ethereum"))?.anvil)
+}
+
 /// Builds, and compares with what is committed.
 ///
 /// # Errors
@@ -49,6 +57,8 @@ pub fn contracts(root: &Path, args: &ContractsArgs) -> Result<(), String> {
     kit.run("formatting", kit.forge(&["fmt", "--check", "src", "test"]))?;
     kit.run("the format's vectors", kit.script("scripts/vectors.mjs", args.record))?;
     kit.run("build", kit.forge(&["build", "--skip", "test"]))?;
+    // The tests of the daemon deploy it.
+    kit.run("the tests' token", kit.forge(&["build", "test/Tokens.sol"]))?;
     kit.run("the committed contract", kit.script("scripts/artifact.mjs", args.record))?;
     if args.record {
         let mut gas = kit.forge(&["test", "--match-contract", "Gas"]);
@@ -65,6 +75,7 @@ pub fn contracts(root: &Path, args: &ContractsArgs) -> Result<(), String> {
 struct Kit {
     contract: PathBuf,
     forge: PathBuf,
+    anvil: PathBuf,
 }
 
 impl Kit {
@@ -72,13 +83,14 @@ impl Kit {
         let read =
             |name: &str| fs::read_to_string(contract.join(name)).map_err(|error| format!("{name}: {error}"));
         let directory =
-            cache::directory("contracts-ethereum", (read("package.json")?, read("package-lock.json")?))?;
+            cache::directory("contracts-ethereum-2", (read("package.json")?, read("package-lock.json")?))?;
         let lock = cache::lock(&directory.with_extension("lock"))?;
         let modules = directory.join("node_modules");
         let machine = if env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
-        let forge = modules.join(format!("@foundry-rs/forge-linux-{machine}/bin/forge"));
+        let program = |name| modules.join(format!("@foundry-rs/{name}-linux-{machine}/bin/{name}"));
+        let (forge, anvil) = (program("forge"), program("anvil"));
         if !directory.join(FINISHED).exists() {
-            eprintln!("== fetching forge, solc and OpenZeppelin");
+            eprintln!("== fetching forge, anvil, solc and OpenZeppelin");
             cache::remove(&directory)?;
             cache::make_directory(&directory)?;
             for name in ["package.json", "package-lock.json"] {
@@ -90,13 +102,13 @@ impl Kit {
             npm.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
             cache::run(npm.current_dir(&directory))
                 .map_err(|error| format!("Node 20 or newer with npm is needed: {error}"))?;
-            // Without its scripts the package does not mark its program as executable.
-            cache::run(Command::new("chmod").arg("+x").arg(&forge))?;
+            // Without their scripts the packages do not mark their programs as executable.
+            cache::run(Command::new("chmod").arg("+x").args([&forge, &anvil]))?;
             fs::write(directory.join(FINISHED), "").map_err(|error| error.to_string())?;
         }
         link(&modules, &contract.join("node_modules"))?;
         drop(lock);
-        Ok(Self { contract: contract.to_owned(), forge })
+        Ok(Self { contract: contract.to_owned(), forge, anvil })
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {

@@ -152,7 +152,7 @@ fn tests(embedded: bool, filter: &[OsString]) -> Result<(), String> {
         tests.env("ORCHESTRATOR_TEST_EMBEDDED_ONLY", "1");
         return run("tests", &mut tests);
     }
-    tests.envs(testbed::ensure()?.environment());
+    tests.envs(testbed::ensure(&root())?.environment());
     eprintln!("== servers");
     let hint = |problem| format!("{problem}\n`cargo xtask test --embedded` tests without servers");
     let servers = backends::Hold::new().map_err(hint)?;

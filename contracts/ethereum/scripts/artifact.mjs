@@ -1,9 +1,8 @@
 // Writes artifacts/Settlement.json from what forge built: interface, bytecode, storage layout, compiler settings. With
-// `--check` it compares instead. Run `forge build` before.
+// `--check` it compares instead. artifacts/Token.json is the token that tests deploy. Run `forge build` before.
 import {readFileSync, writeFileSync} from "node:fs";
 
 const read = (path) => JSON.parse(readFileSync(new URL(`../${path}`, import.meta.url), "utf8"));
-const file = new URL("../artifacts/Settlement.json", import.meta.url);
 const built = read("out/Settlement.sol/Settlement.json");
 const executor = read("out/Executor.sol/Executor.json");
 const packages = read("package.json").dependencies;
@@ -38,8 +37,16 @@ const shown = {
   executorDeployedBytecode: executor.deployedBytecode.object,
   storageLayout: layout,
 };
-const content = `${JSON.stringify(shown, null, 1)}\n`;
-if (!process.argv.includes("--check")) writeFileSync(file, content);
-else if (readFileSync(file, "utf8") !== content) {
-  throw new Error("artifacts/Settlement.json is not what these sources give: run `cargo xtask contracts ethereum --record`");
+const token = read("out/Tokens.sol/Token.json");
+const files = {
+  Settlement: shown,
+  Token: {about: "A token for tests, from test/Tokens.sol.", contract: "Token", abi: token.abi, bytecode: token.bytecode.object},
+};
+for (const [name, value] of Object.entries(files)) {
+  const file = new URL(`../artifacts/${name}.json`, import.meta.url);
+  const content = `${JSON.stringify(value, null, 1)}\n`;
+  if (!process.argv.includes("--check")) writeFileSync(file, content);
+  else if (readFileSync(file, "utf8") !== content) {
+    throw new Error(`artifacts/${name}.json is not what these sources give: run \`cargo xtask contracts ethereum --record\``);
+  }
 }

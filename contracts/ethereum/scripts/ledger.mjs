@@ -162,6 +162,7 @@ export class Ledger {
       this.accounts[to].balance += amount;
     }
     if (kind === 5) [this.creditable, this.creditor] = [amount, to];
+    if (kind === 6 && this.creditable !== 0n) this.creditable += amount;
     if (kind === 7 || kind === 8) this.creditable -= amount;
     this.push(cell(tag(2), tag(kind), number(from, 4), number(to, 4), number(amount, 16)), kind >= 5 && kind <= 8);
   }

@@ -146,6 +146,7 @@ contract Builder {
     function transfer(uint8 kind, uint32 from, uint32 to, uint128 amount) public {
         (uint128 creditable, uint32 creditor) = begin();
         if (kind == 5) (creditable, creditor) = (amount, to);
+        if (kind == 6 && creditable != 0) creditable += amount;
         if (kind == 7 || kind == 8) creditable -= amount;
         if (kind >= 5 && kind <= 8) (_state.creditable, _state.creditor) = (creditable, creditor);
         Account memory debit = _accounts[from];

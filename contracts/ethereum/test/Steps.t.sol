@@ -122,12 +122,12 @@ contract StepsTest is Fixture {
     }
 
     function testFuzz_kinds_that_are_none(uint8 kind) public {
-        vm.assume(kind < 2 || kind > 13);
+        vm.assume(kind < 2 || kind > 14);
         wrong(builder.transferCell(kind, 0, 1, 5), Fault.WrongKind);
     }
 
     function testFuzz_only_withdrawals_stay_in_an_account(uint8 kind) public {
-        kind = uint8(bounded(kind, 2, 13));
+        kind = uint8(bounded(kind, 2, 14));
         wrong(builder.transferCell(kind, 0, kind == 12 ? 1 : 0, 5), Fault.WrongKind);
     }
 
@@ -137,7 +137,7 @@ contract StepsTest is Fixture {
     }
 
     function testFuzz_overdrafts(uint8 kind, uint128 amount) public {
-        kind = uint8(bounded(kind, 9, 13));
+        kind = uint8(bounded(kind, 9, 14));
         amount = uint128(bounded(amount, 1_001, MAX));
         builder.showAccount(0);
         wrong(builder.transferCell(kind, 0, kind == 12 ? 0 : 1, amount), Fault.Overdraft);
@@ -189,7 +189,7 @@ contract StepsTest is Fixture {
         builder.transfer(5, 1, 2, 100);
         builder.transfer(6, 1, 3, 2);
         builder.transfer(7, 2, 0, 60);
-        wrong(builder.transferCell(8, 3, 0, 41), Fault.Credit);
+        wrong(builder.transferCell(8, 3, 0, 43), Fault.Credit);
     }
 
     function test_a_credit_from_somebody_else() public {
@@ -222,7 +222,29 @@ contract StepsTest is Fixture {
         builder.transfer(5, 1, 2, 100);
         builder.transfer(6, 1, 3, 2);
         builder.transfer(7, 2, 0, 60);
-        builder.transfer(8, 3, 0, 40);
+        // The fee is a part of what was paid.
+        builder.transfer(8, 3, 0, 42);
+        stands(registerNextKept(), 0);
+    }
+
+    function test_a_fee_alone_opens_nothing() public {
+        builder.transfer(4, 0, 1, 600);
+        builder.transfer(6, 1, 3, 10);
+        wrong(builder.transferCell(8, 3, 0, 1), Fault.Credit);
+    }
+
+    function test_a_fee_behind_used_up_credits_opens_nothing() public {
+        builder.transfer(4, 0, 1, 600);
+        builder.transfer(5, 1, 2, 10);
+        builder.transfer(7, 2, 0, 10);
+        builder.transfer(6, 1, 3, 10);
+        wrong(builder.transferCell(8, 3, 0, 1), Fault.Credit);
+    }
+
+    function test_a_penalty_needs_no_payment() public {
+        builder.transfer(4, 0, 1, 600);
+        builder.transfer(2, 0, 3, 100);
+        builder.transfer(14, 3, 0, 100);
         stands(registerNextKept(), 0);
     }
 

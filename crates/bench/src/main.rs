@@ -14,6 +14,7 @@ mod process;
 mod reserve;
 mod row;
 mod seal;
+mod settlement;
 mod store;
 
 /// As in the daemon.
@@ -59,6 +60,8 @@ enum Bench {
     JobsWorld,
     /// A block of 100,000 accounts sealed and proved.
     Seal,
+    /// A million transfers sealed, proved, encoded and rebuilt, on one core.
+    Settlement,
     /// What a daemon takes that nobody calls.
     Idle(idle::Args),
     /// Jobs through the database alone: insert, claim, complete.
@@ -74,11 +77,12 @@ enum Bench {
 type BenchResult = Result<Vec<Row>, Box<dyn std::error::Error>>;
 
 /// What `list` names and `all` runs.
-const ALL: [(&str, &str); 6] = [
+const ALL: [(&str, &str); 7] = [
     ("reserve", "from a reservation to S3 keys over HTTP, one client"),
     ("offerings", "GET /market/offerings over 100,000 units, through the whole API"),
     ("jobs", "jobs on our engine and on others, side by side"),
     ("seal", "a block of 100,000 accounts sealed and proved"),
+    ("settlement", "a million transfers sealed, proved, encoded and rebuilt, on one core"),
     ("idle", "memory and processor time of a daemon that nobody calls"),
     ("store", "jobs through the database alone: insert, claim, complete"),
 ];
@@ -99,6 +103,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Bench::JobsOurs(args) => return jobs::ours::run(&args),
         Bench::JobsWorld => return jobs::world::serve(),
         Bench::Seal => seal::run()?,
+        Bench::Settlement => settlement::run()?,
         Bench::Idle(args) => idle::run(&args)?,
         Bench::Store(args) => store::store(&args),
         #[cfg(feature = "cluster")]

@@ -25,7 +25,7 @@ use orchestrator::{
     service::{
         access::{AccessSettings, AuditService, CredentialService, KeyService, KeySettings},
         allocation::{AllocationService, AllocationSettings},
-        block::{BlockService, BlockStore},
+        block::{AttestationService, BlockService, BlockStore},
         job::{Backlog, JobService},
         ledger::{
             accounts::AccountService,
@@ -108,6 +108,7 @@ impl Market {
             oracles: OracleService::new(work.clone()),
             evidence: EvidenceService::new(work.clone(), SlaSettings::default()),
             sla: SlaService::new(work.clone(), storage, SlaSettings::default()),
+            attestations: AttestationService::new(work.clone(), store.clone(), domains.clone()),
             proofs: ProofService::new(accounts.clone(), store.clone(), domains),
             blocks: BlockService::new(work.clone(), store),
             disputes: DisputeService::new(work.clone(), DisputeSettings::default()),

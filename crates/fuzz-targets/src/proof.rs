@@ -30,7 +30,7 @@ fn known(accounts: u8, names: u8, amounts: impl Fn(u8) -> u128) -> Known {
     let mut state = LedgerState::new(domain.clone());
     let keys: Vec<AccountKey> = (0..accounts).map(account).collect();
     for (at, key) in (0_u8..).zip(&keys) {
-        state.apply(&Record::OpenAccount { key: account_key_hash(&domain, key) }).unwrap();
+        state.apply(&Record::OpenAccount { key: account_key_hash(&domain, None, key) }).unwrap();
         let (index, to) = (state.last_deposit() + 1, u32::from(at));
         // Too much is refused, and the account stays empty.
         let _ = state.apply(&Record::Deposit { index, to, amount: amounts(at) });
@@ -43,7 +43,7 @@ fn known(accounts: u8, names: u8, amounts: impl Fn(u8) -> u128) -> Known {
     }
     let root = state.root();
     let of = |key: AccountKey, state: &mut LedgerState| {
-        let hash = account_key_hash(&domain, &key);
+        let hash = account_key_hash(&domain, None, &key);
         (key, state.prove_account(&hash).unwrap())
     };
     let accounts = keys.into_iter().map(|key| of(key, &mut state)).collect();
@@ -81,12 +81,12 @@ pub fn proof(data: &[u8]) {
 fn believed_account(known: &Known, proof: &AccountProof) {
     let (domain, other) = (DomainId::local(), DomainId("other".into()));
     for (key, genuine) in &known.accounts {
-        let hash = account_key_hash(&domain, key);
+        let hash = account_key_hash(&domain, None, key);
         assert_eq!(verify_account(&domain, &hash, &known.root, proof), proof == genuine, "{key} {proof:?}");
         assert!(!verify_account(&other, &hash, &known.root, proof));
         assert!(!verify_account(&domain, &hash, &Hash32::default(), proof));
     }
-    let nobody = account_key_hash(&domain, &account(99));
+    let nobody = account_key_hash(&domain, None, &account(99));
     assert!(!verify_account(&domain, &nobody, &known.root, proof), "{proof:?}");
 }
 

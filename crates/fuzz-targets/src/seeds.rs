@@ -95,6 +95,7 @@ fn answers() -> Vec<Vec<u8>> {
         evidence_root: Hash32([4; 32]),
         last_deposit: 9,
         records: 5,
+        next_market: Some(4),
     };
     let mut all = vec![
         json(&wire::Allocate { generation: 1, bytes: 1 << 20, region: "local".into() }),

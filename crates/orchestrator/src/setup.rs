@@ -11,6 +11,7 @@
 mod backends;
 mod background;
 mod backup;
+mod chain;
 mod clients;
 #[cfg(feature = "aws")]
 mod cloud;
@@ -18,6 +19,8 @@ mod daemon;
 mod doctor;
 mod first;
 mod host;
+#[cfg(feature = "ethereum")]
+mod onlooker;
 mod readiness;
 mod replica;
 mod secret;
@@ -29,5 +32,7 @@ pub use daemon::{Daemon, StartOptions};
 pub use doctor::{Checkup, doctor};
 pub use first::{OPERATOR_KEY_FILE, provider_token_path, start_provider};
 pub use host::{OfflineKeys, apply, check_account_proof, destroy, plan, plan_destroy, policy, verify};
+#[cfg(feature = "ethereum")]
+pub use onlooker::{ChainPlace, ChainReport, ChallengeReport, ChallengerKey, challenge, verify_chain};
 pub use replica::Replica;
 pub use services::Services;

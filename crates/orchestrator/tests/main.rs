@@ -14,6 +14,8 @@ mod clients;
 mod cluster;
 mod contract;
 mod daemon;
+#[cfg(feature = "ethereum")]
+mod ethereum;
 mod golden;
 mod jobs;
 mod market;

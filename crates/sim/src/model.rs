@@ -360,7 +360,7 @@ impl Model {
         let mut slashed = 0;
         if repeated {
             slashed = (stake - from_collateral) * u128::from(new.sla.collateral_slash.0) / 1_000_000;
-            due.push((TransferKind::Slash as u8, collateral, consumer, slashed));
+            due.push((TransferKind::Penalty as u8, collateral, consumer, slashed));
         }
         let expected = (
             if repeated { 0 } else { breaches },

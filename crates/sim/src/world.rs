@@ -195,7 +195,12 @@ impl World {
         let _ = self.alerts.create_topic(ALERT_TOPIC).await;
         let mut cast = Cast::default();
         for n in 0..2 {
-            let new = NewProvider { name: format!("p{n}"), domain: None, adapter: NewAdapter::CoHosted };
+            let new = NewProvider {
+                name: format!("p{n}"),
+                domain: None,
+                owner: None,
+                adapter: NewAdapter::CoHosted,
+            };
             let id = market.register_provider(&call, new).await?.value.id;
             let (name, polls) = (format!("p{n}"), dice.below(3));
             let capacity = Bytes::GIB * 64;
@@ -211,7 +216,7 @@ impl World {
             cast.providers.push((id, units));
         }
         for n in 0..self.plan.consumers {
-            let new = NewConsumer { name: format!("c{n}"), domain: None };
+            let new = NewConsumer { name: format!("c{n}"), domain: None, owner: None };
             let id = market.register_consumer(&call, new).await?.value.id;
             self.pay_in(&format!("funds {n}"), AccountKey::Consumer(id), FUNDS).await?;
             cast.consumers.push(id);

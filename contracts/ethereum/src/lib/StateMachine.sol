@@ -21,7 +21,7 @@ library StateMachine {
     uint8 internal constant CREDIT = 7;
     uint8 internal constant SLASH = 8;
     uint8 internal constant WITHDRAW = 12;
-    uint8 internal constant LAST_KIND = 13;
+    uint8 internal constant LAST_KIND = 14;
 
     struct Machine {
         State state;
@@ -141,7 +141,8 @@ library StateMachine {
         return kind == WITHDRAW ? Fault.None : credit(m, to, takeAccount(m), amount);
     }
 
-    /// A payment opens credits up to its amount, fees stand between, credits and slashes use them up.
+    /// A payment opens credits up to its amount, the fees behind it are a part of it, credits and slashes use it up. A fee
+    /// with nothing to credit before it opens nothing.
     function keepCredit(Machine memory m, uint8 kind, uint32 from, uint32 to, uint128 amount)
         private
         pure
@@ -151,12 +152,19 @@ library StateMachine {
         if (kind == PAYMENT) {
             (s.creditable, s.creditor) = (amount, to);
         } else if (kind == FEE) {
-            (s.creditable, s.creditor) = (m.creditable, m.creditor);
+            (s.creditable, s.creditor) = (addFee(m.creditable, amount), m.creditor);
         } else if (kind == CREDIT || kind == SLASH) {
             if (amount > m.creditable || (kind == CREDIT && from != m.creditor)) return false;
             (s.creditable, s.creditor) = (m.creditable - amount, m.creditor);
         }
         return true;
+    }
+
+    /// Stays at the largest number, so that no sum can make a step that nobody is able to execute here.
+    function addFee(uint128 creditable, uint128 fee) private pure returns (uint128) {
+        if (creditable == 0) return 0;
+        uint128 room = type(uint128).max - creditable;
+        return creditable + (fee < room ? fee : room);
     }
 
     function deposit(Machine memory m, uint256 cell, IDeposits deposits) private view returns (Fault) {

@@ -5,12 +5,14 @@
 
 mod api;
 mod backup;
+mod chain;
 mod config;
 mod demo;
 mod doctor;
 mod jobs;
 mod keys;
 mod output;
+mod proof;
 mod provider;
 mod run;
 mod setup;
@@ -116,8 +118,20 @@ enum Command {
     #[command(after_help = "Examples:\n  orchestrator demo\n  orchestrator demo --json | jq .credits_total")]
     Demo(demo::DemoArgs),
     /// Rebuild the ledger from what was published and compare every root.
-    #[command(after_help = "Examples:\n  orchestrator verify\n  orchestrator verify --json")]
+    #[command(
+        after_help = "Examples:\n  orchestrator verify\n  orchestrator verify --json\n  orchestrator verify --chain https://node.example --beacon https://beacon.example --contract 0x…"
+    )]
     Verify(verify::VerifyArgs),
+    /// Execute every block of a contract again, and show the contract the first wrong one.
+    #[command(
+        after_help = "Examples:\n  orchestrator challenge --chain https://node.example --beacon https://beacon.example --contract 0x…\n  orchestrator challenge --chain … --contract 0x… --keystore key.json --password-file password"
+    )]
+    Challenge(chain::ChallengeArgs),
+    /// Fetch the inclusion proof of accounts, and check it.
+    #[command(
+        after_help = "Examples:\n  orchestrator proof consumer:cons_… provider:prov_…\n  orchestrator proof --json fees | node verify-proof.mjs"
+    )]
+    Proof(proof::ProofArgs),
     /// Copy the embedded database, ledger, storage and keys as of one instant, beside a daemon that runs, and check the copy.
     #[command(
         after_help = "Examples:\n  orchestrator backup /mnt/backups/2026-11-21\n  orchestrator backup --without-keys --json /mnt/backups/now"
@@ -211,6 +225,8 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Doctor(args) => doctor::run(&args).await,
         Command::Demo(args) => demo::run(&args).await,
         Command::Verify(args) => verify::run(&args).await,
+        Command::Proof(args) => proof::run(&args).await,
+        Command::Challenge(args) => chain::challenge(&args).await,
         Command::Backup(args) => backup::backup(&args).await,
         Command::Restore(args) => backup::restore(&args).await,
         Command::Keys(command) => keys::run(&command).await,

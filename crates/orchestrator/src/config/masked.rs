@@ -46,6 +46,8 @@ impl Config {
         config.database.url = masked(&config.database.url);
         config.cache.url = masked(&config.cache.url);
         config.aws.endpoint = masked(&config.aws.endpoint);
+        config.ethereum.rpc_url = masked_node(&config.ethereum.rpc_url);
+        config.ethereum.beacon_url = masked_node(&config.ethereum.beacon_url);
         for address in &mut config.notification.webhooks {
             *address = masked_webhook(address);
         }
@@ -54,6 +56,17 @@ impl Config {
 }
 
 /// The `@` of a mail address is none of a password.
+/// A node's address; whoever rents one out often puts the key into its path.
+fn masked_node(address: &str) -> String {
+    let shown = masked(address);
+    let (scheme, rest) =
+        shown.split_once("://").map_or(("", shown.as_str()), |(scheme, rest)| (scheme, rest));
+    match rest.split_once(['/', '?']) {
+        Some((host, path)) if !path.is_empty() => format!("{scheme}://{host}/{MASK}"),
+        _ => shown,
+    }
+}
+
 fn masked_webhook(address: &str) -> String {
     match address.contains("://") {
         true => masked(address),
@@ -81,6 +94,9 @@ mod tests {
         ] {
             assert_eq!(masked(url), shown);
         }
+        assert_eq!(masked_node("https://node.example/v3/abcdef"), "https://node.example/***");
+        assert_eq!(masked_node("https://a:b@node.example"), "https://***@node.example");
+        assert_eq!(masked_node("http://127.0.0.1:8545/"), "http://127.0.0.1:8545/");
         assert_eq!(masked_webhook("mailto:ops@example.com"), "mailto:ops@example.com");
         assert_eq!(masked_webhook("https://a:b@example.com/x"), "https://***@example.com/x");
     }

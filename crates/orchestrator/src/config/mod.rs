@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub use value::{HumanDuration, HumanSize};
 
 use section::{
-    Access, Api, Aws, Cache, Data, Database, Dependencies, Events, Jobs, Kafka, Log, Market, Notification,
-    Pricing, Prober, Provider, Queue, Schedule, Settlement, Sla, Storage, Triggers,
+    Access, Api, Aws, Cache, Data, Database, Dependencies, Ethereum, Events, Jobs, Kafka, Log, Market,
+    Notification, Pricing, Prober, Provider, Queue, Schedule, Settlement, Sla, Storage, Triggers,
 };
 
 /// The whole configuration. Every key has a default, so that the empty file is a valid one.
@@ -66,6 +66,8 @@ pub struct Config {
     pub provider: Provider,
     /// Blocks, settlement layer and data availability.
     pub settlement: Settlement,
+    /// The chain behind it.
+    pub ethereum: Ethereum,
 }
 
 /// One thing that is wrong with a configuration.
@@ -136,6 +138,7 @@ impl Config {
         self.prober.validate(self, &mut problems);
         self.provider.validate(self, &mut problems);
         self.settlement.validate(self, &mut problems);
+        self.ethereum.validate(self, &mut problems);
         problems
     }
 }

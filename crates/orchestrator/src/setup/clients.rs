@@ -213,7 +213,7 @@ pub async fn open(config: &Config, co_hosted: Option<(String, String)>) -> Resul
     let probe_settings =
         S3ProbeSettings { timeout: config.prober.timeout.0.to_std(), ..S3ProbeSettings::default() };
     let probe: Arc<dyn ProbeClient> = Arc::new(S3Probe::new(probe_settings).map_err(Error::internal)?);
-    let (settlement, da) = settlement_layer(config, clock.clone())?;
+    let (settlement, da) = super::chain::layers(config, &database, &clock).await?;
     let settlement: Arc<dyn SettlementClient> =
         Arc::new(GuardedSettlement::new(settlement, breakers.of("settlement", "settlement layer")));
     let da: Arc<dyn DaClient> = Arc::new(GuardedDa::new(da, breakers.of("da", "data availability")));

@@ -230,6 +230,7 @@ fn api_state(
         jobs: services.jobs,
         backlog: Backlog::new(clients.database.clone(), clients.clock.clone(), config.jobs.max_backlog),
         blocks: services.blocks,
+        attestations: services.attestations,
         proofs: services.proofs,
         triggers,
     })

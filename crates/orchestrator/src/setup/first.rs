@@ -7,7 +7,7 @@ use orchestrator_provider::{ProviderHandle, ProviderOptions, ProviderServer};
 use super::{clients::Clients, secret, services::Services};
 use crate::{
     client::clock::SystemEntropy,
-    config::Config,
+    config::{Config, section::SettlementBackend},
     core::market::{
         ids::OperatorId,
         money::Amount,
@@ -72,7 +72,13 @@ pub(super) fn provider_token(config: &Config) -> Result<String> {
 pub(super) async fn first_market(config: &Config, services: &Services) -> Result<DefaultMarket> {
     // A whole token has 18 decimals here; the price is 20 of them for a GiB-month, one for a GiB of egress.
     const TOKEN: u128 = 1_000_000_000_000_000_000;
-    let provider = NewProvider { name: "built-in".into(), domain: None, adapter: NewAdapter::CoHosted };
+    // Where the chain pays owners, the built-in provider is the operator's.
+    let owner = match config.settlement.backend {
+        SettlementBackend::Local => None,
+        SettlementBackend::Ethereum => config.ethereum.treasury.parse().ok(),
+    };
+    let provider =
+        NewProvider { name: "built-in".into(), domain: None, owner, adapter: NewAdapter::CoHosted };
     let sla = SlaTerms {
         upload_bytes_per_s: 1_000_000,
         download_bytes_per_s: 1_000_000,

@@ -130,6 +130,11 @@ pub async fn policy(config: &Config) -> Result<Option<serde_json::Value>> {
 /// # Errors
 /// When a layer can't be read.
 pub async fn verify(config: &Config) -> Result<VerifyReport> {
+    #[cfg(feature = "ethereum")]
+    if config.settlement.backend == crate::config::section::SettlementBackend::Ethereum {
+        let place = super::onlooker::ChainPlace::of(&config.ethereum);
+        return Ok(super::onlooker::verify_chain(&place).await?.ledger);
+    }
     let chain = Settlement::directory(config);
     if !chain.is_dir() {
         let detail =

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::clients::Clients;
 use crate::{
-    config::Config,
+    config::{Config, section::SettlementBackend},
     controller::worker::ScheduledTrigger,
     core::{
         job::JobKind,
         market::{
             quantity::{BasisPoints, Micros, Ppm},
             sla::JudgeRules,
+            terms::DomainId,
         },
     },
     service::{
@@ -21,7 +22,9 @@ use crate::{
             AllocationService, AllocationSettings, BlastRadius, EndPeriods, ExpireReservations,
             FinalSettlement, Reconcile, ReconcileSettings,
         },
-        block::{self, BlockPorts, BlockService, BlockSettings, BlockStore, seal::SealTrigger},
+        block::{
+            self, AttestationService, BlockPorts, BlockService, BlockSettings, BlockStore, seal::SealTrigger,
+        },
         canary::OwnHealth,
         job::{JobHandler, JobService, PurgeTrigger, Trigger, purge::PurgeSettings},
         ledger::{
@@ -34,6 +37,7 @@ use crate::{
         proof::ProofService,
         provisioning::{self, ProvisioningSettings},
         scoring::{DailyReputation, OfferingService, OfferingSettings, ReputationService},
+        settlement::SettlementDomains,
         sla::{
             CloseSlaWindows, EvidenceService, OracleService, PeriodSettlement, SlaCheck, SlaService,
             SlaSettings,
@@ -77,6 +81,8 @@ pub struct Services {
     pub blocks: BlockService,
     /// Proofs of accounts.
     pub proofs: ProofService,
+    /// What oracles sign of blocks.
+    pub attestations: AttestationService,
     /// What our own canary says.
     pub own_health: OwnHealth,
     /// The handlers of all kinds of jobs.
@@ -103,7 +109,8 @@ impl Services {
             },
             answers.clone(),
         );
-        let market = MarketService::new(work.clone(), clients.vault.clone(), MarketSettings::default());
+        let market =
+            MarketService::new(work.clone(), clients.vault.clone(), market_settings(&clients.domains));
         let allocation_settings = AllocationSettings {
             reservation: config.market.reservation_ttl.0,
             ..AllocationSettings::default()
@@ -140,6 +147,11 @@ impl Services {
             reputations: ReputationService::new(work.clone()).with_answers(answers.clone()),
             pricing: PricingService::new(work.clone()),
             jobs: JobService::new(work.clone()).with_dead_letters(clients.job_queue.clone()),
+            attestations: AttestationService::new(
+                work.clone(),
+                blocks.store.clone(),
+                clients.domains.clone(),
+            ),
             proofs: ProofService::new(accounts.clone(), blocks.store.clone(), clients.domains.clone()),
             blocks: BlockService::new(work.clone(), blocks.store),
             market,
@@ -236,12 +248,18 @@ impl Parts<'_> {
 
 fn block_ports(config: &Config, clients: &Clients) -> BlockPorts {
     let batch = usize::try_from(config.settlement.max_block_entries).unwrap_or(usize::MAX);
+    // An entry is three records at most, and nodes take the registration of about 90,000.
+    const MOST_ON_CHAIN: usize = 20_000;
+    let (batch, poll) = match config.settlement.backend {
+        SettlementBackend::Local => (batch, BlockSettings::default().poll),
+        SettlementBackend::Ethereum => (batch.min(MOST_ON_CHAIN), config.ethereum.poll.0),
+    };
     BlockPorts {
         store: BlockStore::new(clients.database.clone(), clients.storage.clone()),
         ids: clients.work.ids.clone(),
         domains: clients.domains.clone(),
         da: clients.da.clone(),
-        settings: BlockSettings { batch, ..BlockSettings::default() },
+        settings: BlockSettings { batch, poll, ..BlockSettings::default() },
     }
 }
 
@@ -272,5 +290,15 @@ fn access_settings(config: &Config) -> AccessSettings {
         replay: config.access.reveal_window.0,
         overlap: config.access.rotation_overlap.0,
         ..AccessSettings::default()
+    }
+}
+
+/// Providers and consumers may choose each domain that this daemon settles.
+fn market_settings(domains: &SettlementDomains) -> MarketSettings {
+    let owned = |domain: &&DomainId| domains.get(domain).is_ok_and(|client| client.treasury().is_some());
+    MarketSettings {
+        domains: domains.domains().cloned().collect(),
+        owned_domains: domains.domains().filter(owned).cloned().collect(),
+        ..MarketSettings::default()
     }
 }

@@ -96,6 +96,57 @@ async fn records_come_page_by_page_and_the_proof_says_what_they_lead_to() {
     api.get(key, "/blocks/local/9/proof").await.problem(404, "not_found", None);
 }
 
+/// What a plain JavaScript verifier, which shares no code with us, says of a proof.
+fn javascript(node: &std::path::Path, proof: &Value) -> Result<String, String> {
+    use std::io::Write as _;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/ethereum/scripts/verify-proof.mjs");
+    let mut command = std::process::Command::new(node);
+    command.arg(script).stdin(std::process::Stdio::piped());
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(proof.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+#[tokio::test]
+async fn proofs_of_accounts_hold_for_who_shares_no_code_with_us() {
+    let market = Settled::new().await;
+    let Settled { api, consumer, allocation, .. } = &market;
+    let (money, escrow) = (format!("consumer:{}", consumer.id), format!("escrow:{allocation}"));
+    let single = api.get(&consumer.key, &format!("/accounts/{money}/proof")).await.ok(200);
+    let path = format!("/proofs?accounts={escrow},{money},{escrow}");
+    let many = api.get(&consumer.key, &path).await.ok(200);
+    assert_eq!(many["holds"], true, "{many}");
+    assert_eq!(many["accounts"].as_array().unwrap().len(), 2, "each account once: {many}");
+    assert_eq!(many["block_hash"], single["block_hash"]);
+
+    api.get(&consumer.key, "/proofs?accounts=").await.problem(422, "invalid_field", Some("accounts"));
+    api.get(&consumer.key, "/proofs?accounts=me").await.problem(422, "invalid_field", Some("accounts"));
+    api.get(&consumer.key, "/proofs").await.problem(400, "invalid_parameter", Some("accounts"));
+    let stranger = api.consumer().await;
+    api.get(&stranger.key, &path).await.problem(404, "not_found", None);
+
+    let Some(node) = crate::tools::tool("ORCHESTRATOR_TEST_NODE") else { return };
+    for (proof, leaf) in [(&single, "/proof"), (&many, "/proof/leaves/0")] {
+        let said = javascript(&node, proof).unwrap();
+        assert!(said.contains(&money) && said.contains("holds for block"), "{said}");
+        for field in ["balance", "withdrawable", "index"] {
+            let mut wrong = proof.clone();
+            let value = wrong.pointer_mut(&format!("{leaf}/{field}")).unwrap();
+            *value = if field == "index" { json!(7) } else { json!("12345") };
+            assert!(javascript(&node, &wrong).is_err(), "{field}");
+        }
+        let mut wrong = proof.clone();
+        wrong["proof"]["siblings"].as_array_mut().unwrap().push(json!(format!("0x{}", "00".repeat(32))));
+        assert!(javascript(&node, &wrong).unwrap_err().contains("siblings"));
+        let mut wrong = proof.clone();
+        wrong["header"]["records"] = json!(1);
+        assert!(javascript(&node, &wrong).unwrap_err().contains("another hash"));
+    }
+}
+
 #[tokio::test]
 async fn terms_of_units_and_allocations_are_proved_until_they_change() {
     let market = Settled::new().await;

@@ -41,7 +41,9 @@ use orchestrator::{
             AllocationService, AllocationSettings, EndPeriods, ExpireReservations, FinalSettlement,
             Reconcile, ReconcileSettings,
         },
-        block::{self, BlockPorts, BlockService, BlockSettings, BlockStore, seal::SealTrigger},
+        block::{
+            self, AttestationService, BlockPorts, BlockService, BlockSettings, BlockStore, seal::SealTrigger,
+        },
         job::{Backlog, Engine, EnginePorts, EngineSettings, JobService, Trigger, Wake},
         ledger::{
             accounts::AccountService,
@@ -249,6 +251,7 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
         oracles: OracleService::new(work.clone()),
         evidence: EvidenceService::new(work.clone(), base.sla.clone()),
         sla: SlaService::new(work.clone(), base.storage.clone(), base.sla.clone()),
+        attestations: AttestationService::new(work.clone(), blocks.store.clone(), base.domains.clone()),
         proofs: ProofService::new(accounts.clone(), blocks.store.clone(), base.domains.clone()),
         blocks: BlockService::new(work.clone(), blocks.store),
         accounts,

@@ -13,14 +13,14 @@ use orchestrator::{
         },
         market::{
             account::AccountKey,
-            block::{BlockHeader, Hash32},
+            block::{BlockFormat, BlockHeader, Hash32},
             ids::Id,
             money::Amount,
             quantity::{Micros, Timestamp},
             state::{
-                LedgerState, Record, account_key_hash, evidence_root,
+                LedgerState, Record, Step, account_key_hash, evidence_root, execute,
                 header::{genesis_root, header_hash},
-                record::events_root,
+                steps_root,
             },
             terms::DomainId,
         },
@@ -41,23 +41,22 @@ fn seal(
     records: &[Record],
 ) -> (BlockHeader, BlockProof) {
     let pre_state = state.root();
-    for record in records {
-        state.apply(record).unwrap();
-    }
+    let steps = execute(state, BlockFormat::Steps, records).unwrap();
     let header = BlockHeader {
         domain: DomainId::local(),
         number: parent.map_or(1, |parent| parent.number + 1),
         parent: parent.map_or(Hash32::default(), header_hash),
         state_root: state.root(),
         total: state.total(),
-        events_root: events_root(records),
+        events_root: steps_root(&steps),
         evidence_root: evidence_root(records),
         last_deposit: state.last_deposit(),
         records: records.len() as u32,
+        next_market: Some(state.next_market_index()),
     };
-    let proof =
-        BlockProof::Reexecution { pre_state, post_state: header.state_root, events_root: header.events_root };
-    (header, proof)
+    let (post_state, events_root) = (header.state_root, header.events_root);
+    let attestations = Vec::new();
+    (header, BlockProof::Reexecution { pre_state, post_state, events_root, steps, attestations })
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, SettlementError>) {
@@ -79,7 +78,7 @@ async fn suite(layer: &dyn SettlementClient, clock: &ManualClock) {
     assert!(layer.deposits(1, 10).await.unwrap().is_empty());
 
     let mut state = LedgerState::new(DomainId::local());
-    let key = account_key_hash(&DomainId::local(), &consumer());
+    let key = account_key_hash(&DomainId::local(), None, &consumer());
     let open = [
         Record::OpenAccount { key },
         Record::Deposit { index: 1, to: 0, amount: 100 },
@@ -90,9 +89,20 @@ async fn suite(layer: &dyn SettlementClient, clock: &ManualClock) {
     refused(layer.register_proof("r0", &first, &proof, "da").await);
     clock.advance(Micros::from_secs(1));
     refused(layer.register_proof("r0", &first, &proof, "").await);
-    let BlockProof::Reexecution { post_state, events_root, .. } = proof.clone();
-    let wrong = BlockProof::Reexecution { pre_state: Hash32([1; 32]), post_state, events_root };
-    refused(layer.register_proof("r0", &first, &wrong, "da").await);
+    let changed = |change: fn(&mut Hash32, &mut Vec<Step>)| {
+        let BlockProof::Reexecution { mut pre_state, post_state, events_root, mut steps, attestations } =
+            proof.clone();
+        change(&mut pre_state, &mut steps);
+        BlockProof::Reexecution { pre_state, post_state, events_root, steps, attestations }
+    };
+    for wrong in [
+        changed(|pre_state, _| *pre_state = Hash32([1; 32])),
+        changed(|_, steps| steps.clear()),
+        changed(|_, steps| steps[0].state = Hash32([1; 32])),
+        changed(|_, steps| steps[0].count += 1),
+    ] {
+        refused(layer.register_proof("r0", &first, &wrong, "da").await);
+    }
     refused(layer.register_proof("r0", &BlockHeader { number: 2, ..first.clone() }, &proof, "da").await);
     refused(
         layer
@@ -124,6 +134,7 @@ async fn suite(layer: &dyn SettlementClient, clock: &ManualClock) {
     let proved = state.prove_account(&key).unwrap();
     let claim = WithdrawalClaim {
         account: consumer(),
+        owner: None,
         block: 1,
         balance: proved.balance,
         cumulative: proved.withdrawable,
@@ -151,6 +162,11 @@ async fn suite(layer: &dyn SettlementClient, clock: &ManualClock) {
     layer.register_proof("r4", &second, &proof, "da2").await.unwrap();
     layer.update_state("u4", &second).await.unwrap();
     assert_eq!(layer.last_settled().await.unwrap().hash, header_hash(&second));
+
+    // A chain never goes back to the first format.
+    let withdraw = Record::Transfer { kind: 12, from: 0, to: 0, amount: 5 };
+    let (third, proof) = seal(&mut state, Some(&second), &[withdraw]);
+    refused(layer.register_proof("r5", &BlockHeader { next_market: None, ..third }, &proof, "da3").await);
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ fn provider() -> Provider {
         id: ProviderId::from_uuid(uuid::Uuid::from_u128(1)),
         name: "p".into(),
         domain: DomainId::local(),
+        owner: None,
         adapter: AdapterConfig::Embedded { admin_url: None, sealed_token: None },
         created_at: Timestamp::EPOCH,
     }

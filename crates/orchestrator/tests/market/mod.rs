@@ -117,9 +117,10 @@ impl World {
         let engine = Engine::new(ports, EngineSettings::default(), handlers);
         let market = MarketService::new(work.clone(), vault.clone(), MarketSettings::default());
         let system = Call::system("test");
-        let owner = NewProvider { name: "p".into(), domain: None, adapter: NewAdapter::CoHosted };
+        let owner =
+            NewProvider { name: "p".into(), domain: None, owner: None, adapter: NewAdapter::CoHosted };
         let owner = market.register_provider(&system, owner).await.unwrap().value.id;
-        let consumer = NewConsumer { name: "c".into(), domain: None };
+        let consumer = NewConsumer { name: "c".into(), domain: None, owner: None };
         let consumer = market.register_consumer(&system, consumer).await.unwrap().value.id;
         let unit = NewUnit {
             provider: Some(owner),

@@ -144,14 +144,15 @@ impl Store {
         let node = store.node();
         let market = MarketService::new(node.work.clone(), store.vault(), MarketSettings::default());
         let call = Call::system("test");
-        let owner = NewProvider { name: "p".into(), domain: None, adapter: NewAdapter::CoHosted };
+        let owner =
+            NewProvider { name: "p".into(), domain: None, owner: None, adapter: NewAdapter::CoHosted };
         store.owner = market.register_provider(&call, owner).await.unwrap().value.id;
         for n in 0..2 {
             let unit = market.register_unit(&call, new_unit(store.owner, n)).await.unwrap().value.id;
             store.units.push(unit);
         }
         for n in 0..consumers {
-            let consumer = NewConsumer { name: format!("c{n}"), domain: None };
+            let consumer = NewConsumer { name: format!("c{n}"), domain: None, owner: None };
             let id = market.register_consumer(&call, consumer).await.unwrap().value.id;
             store.consumers.push(id);
             store

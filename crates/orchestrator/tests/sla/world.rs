@@ -109,6 +109,7 @@ impl World {
             id: id(1),
             name: "p".into(),
             domain: DomainId::local(),
+            owner: None,
             adapter: AdapterConfig::Embedded { admin_url: None, sealed_token: None },
             created_at: START,
         });

@@ -7,6 +7,7 @@ use orchestrator::{
     client::{da::LocalDa, settlement::LocalSettlement},
     core::{
         madara::{
+            attestation::EvidenceOracles,
             da::{DaClient, DaError, DaLimits},
             settlement::{
                 BlockProof, Deposit, SettledBlock, SettlementClient, SettlementError, TransactionStatus,
@@ -15,6 +16,7 @@ use orchestrator::{
         },
         market::{
             account::AccountKey,
+            address::Address,
             block::{BlockHeader, Hash32},
             money::Amount,
             terms::DomainId,
@@ -76,6 +78,14 @@ impl SettlementClient for FaultySettlement {
         self.layer.domain()
     }
 
+    fn treasury(&self) -> Option<Address> {
+        self.layer.treasury()
+    }
+
+    fn oracles(&self) -> Option<&dyn EvidenceOracles> {
+        self.layer.oracles()
+    }
+
     async fn register_proof(
         &self,
         key: &str,
@@ -118,6 +128,10 @@ impl SettlementClient for FaultySettlement {
 
     async fn withdraw(&self, claim: &WithdrawalClaim) -> Result<Amount> {
         through!(self.faults, Port::Settlement, self.layer.withdraw(claim), away())
+    }
+
+    async fn tend(&self) -> Result<Vec<String>> {
+        self.layer.tend().await
     }
 
     async fn nonce(&self) -> Result<u64> {

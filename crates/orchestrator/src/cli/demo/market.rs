@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Progress, Started,
-    report::{AllocationLine, BalanceLine, OfferingLine, Report, VerdictCounts},
+    Chain, Progress, Started,
+    report::{AllocationLine, BalanceLine, OfferingLine, Report, Settled, VerdictCounts},
     storage::Store,
 };
 use crate::{
@@ -44,6 +44,7 @@ struct Buyer {
 /// The market while it is played.
 pub struct Market<'a> {
     api: Api,
+    chain: Option<&'a Chain>,
     progress: &'a Progress,
     /// Unit id → provider's name.
     units: BTreeMap<String, String>,
@@ -57,10 +58,15 @@ pub struct Market<'a> {
 
 impl<'a> Market<'a> {
     /// Connects to the daemon as its operator.
-    pub async fn open(daemon: &Daemon, progress: &'a Progress) -> Result<Self, Failure> {
+    pub async fn open(
+        daemon: &Daemon,
+        chain: Option<&'a Chain>,
+        progress: &'a Progress,
+    ) -> Result<Self, Failure> {
         let api = Api::with(&format!("http://{}", daemon.api_addr), &daemon.operator_key)?;
         Ok(Self {
             api,
+            chain,
             progress,
             units: BTreeMap::new(),
             providers: BTreeMap::new(),
@@ -84,7 +90,9 @@ impl<'a> Market<'a> {
         for (name, (handle, token)) in others {
             let adapter =
                 json!({ "kind": "embedded", "admin_url": handle.admin_url(), "admin_token": token });
-            let provider = self.api.post("/providers", json!({ "name": name, "adapter": adapter })).await?;
+            let mut provider = json!({ "name": name, "adapter": adapter });
+            self.give_owner(&mut provider)?;
+            let provider = self.api.post("/providers", provider).await?;
             let provider = text(&provider, "id");
             let unit = json!({
                 "provider": provider, "name": format!("{name}'s disks"), "region": format!("{name}-1"), "country": "CH",
@@ -99,9 +107,8 @@ impl<'a> Market<'a> {
         }
         for provider in self.providers.values() {
             let account = format!("/accounts/provider:{provider}");
-            self.api
-                .post(&format!("{account}/deposits"), json!({ "amount": COLLATERAL.to_string() }))
-                .await?;
+            let owner = text(&self.api.get(&format!("/providers/{provider}")).await?, "owner");
+            self.pay_in(&owner, &format!("provider:{provider}"), COLLATERAL).await?;
             // Deposits come from the chain, which the operator stands in for here; the rest only the owner may do.
             let key = json!({ "role": "provider", "tenant": provider, "label": "demo" });
             let own = self.api.with_key(&text(&self.api.post("/keys", key).await?, "text"));
@@ -114,12 +121,14 @@ impl<'a> Market<'a> {
     /// Registers a consumer for each provider, with money and a key of its own.
     pub async fn gather_consumers(&mut self) -> Result<(), Failure> {
         for name in ["ada", "ben", "cleo"] {
-            let consumer = self.api.post("/consumers", json!({ "name": name })).await?;
+            let mut consumer = json!({ "name": name });
+            self.give_owner(&mut consumer)?;
+            let consumer = self.api.post("/consumers", consumer).await?;
+            let owner = text(&consumer, "owner");
             let id = text(&consumer, "id");
             let key = json!({ "role": "consumer", "tenant": id, "label": "demo" });
             let key = text(&self.api.post("/keys", key).await?, "text");
-            let deposit = json!({ "amount": DEPOSIT.to_string() });
-            self.api.post(&format!("/accounts/consumer:{id}/deposits"), deposit).await?;
+            self.pay_in(&owner, &format!("consumer:{id}"), DEPOSIT).await?;
             let api = self.api.with_key(&key);
             self.buyers.push(Buyer {
                 name,
@@ -307,6 +316,113 @@ impl<'a> Market<'a> {
         let proof = self.api.get(&account).await?;
         report.proof_verified = crate::setup::check_account_proof(&proof)?;
         Ok(report)
+    }
+
+    /// On a chain, whoever takes part needs an address there: the next one that is free.
+    fn give_owner(&self, party: &mut Value) -> Result<(), Failure> {
+        let taken = self.providers.len() + self.buyers.len();
+        if let (Some(owner), Some(fields)) = (self.owner(taken + 1)?, party.as_object_mut()) {
+            fields.insert("owner".to_owned(), owner.into());
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "ethereum")]
+    fn owner(&self, at: usize) -> Result<Option<String>, Failure> {
+        self.chain.map(|chain| chain.owner(at)).transpose()
+    }
+
+    #[cfg(not(feature = "ethereum"))]
+    fn owner(&self, _: usize) -> Result<Option<String>, Failure> {
+        Ok(self.chain.map(|chain| match *chain {}))
+    }
+
+    /// Money comes in: on a chain by its owner's transaction, which the daemon notices by itself; elsewhere the operator stands in.
+    async fn pay_in(&self, owner: &str, account: &str, amount: u128) -> Result<(), Failure> {
+        #[cfg(feature = "ethereum")]
+        if let Some(chain) = self.chain {
+            chain.deposit(owner, account, amount).await?;
+            return wait_for("the deposit", || async {
+                Ok((self.balance(account).await? >= amount).then_some(()))
+            })
+            .await;
+        }
+        let _ = owner;
+        let deposit = json!({ "amount": amount.to_string() });
+        self.api.post(&format!("/accounts/{account}/deposits"), deposit).await?;
+        Ok(())
+    }
+
+    /// On a chain: everybody releases what is left, and one transaction with one proof pays them all.
+    #[cfg(not(feature = "ethereum"))]
+    pub async fn withdraw(&self) -> Result<Option<Settled>, Failure> {
+        Ok(None)
+    }
+
+    /// On a chain: everybody releases what is left, and one transaction with one proof pays them all.
+    #[cfg(feature = "ethereum")]
+    pub async fn withdraw(&self) -> Result<Option<Settled>, Failure> {
+        let Some(chain) = self.chain else { return Ok(None) };
+        let mut owed: BTreeMap<String, (String, u128)> = BTreeMap::new();
+        for buyer in &self.buyers {
+            let account = format!("consumer:{}", buyer.id);
+            let balance = self.release(&buyer.api, &account).await?;
+            let owner = text(&self.api.get(&format!("/consumers/{}", buyer.id)).await?, "owner");
+            owed.insert(account, (owner, balance));
+        }
+        for provider in self.providers.values() {
+            let key = json!({ "role": "provider", "tenant": provider, "label": "demo" });
+            let own = self.api.with_key(&text(&self.api.post("/keys", key).await?, "text"));
+            let account = format!("provider:{provider}");
+            let balance = self.release(&own, &account).await?;
+            let owner = text(&self.api.get(&format!("/providers/{provider}")).await?, "owner");
+            owed.insert(account, (owner, balance));
+        }
+        self.progress.say("consumers and providers have released what they have");
+        self.await_blocks().await?;
+        let names: Vec<&str> =
+            owed.iter().filter(|(_, (_, sum))| *sum > 0).map(|(name, _)| name.as_str()).collect();
+        let proof = self.api.get(&format!("/proofs?accounts={}", names.join(","))).await?;
+        let claim_gas = chain.claim(&proof).await?;
+        let (mut paid, mut due) = (0, BTreeMap::<&str, u128>::new());
+        for (owner, sum) in owed.values() {
+            *due.entry(owner).or_default() += sum;
+        }
+        for (owner, sum) in due {
+            let tokens = chain.tokens(owner).await?;
+            if tokens != sum {
+                return Err(Failure::Difference(format!(
+                    "{owner} has {tokens} tokens and should have {sum}"
+                )));
+            }
+            paid += sum;
+        }
+        self.progress.say(&format!(
+            "one transaction paid {} accounts: each owner's tokens are what the ledger says",
+            names.len()
+        ));
+        let operator_gas = chain.operators_gas().await?;
+        let blocks = self.api.get("/blocks?limit=1000").await?;
+        let records: u64 =
+            blocks["items"].as_array().into_iter().flatten().filter_map(|it| it["records"].as_u64()).sum();
+        Ok(Some(Settled {
+            accounts_paid: names.len() as u64,
+            paid: paid.to_string(),
+            records,
+            operator_gas,
+            claim_gas,
+        }))
+    }
+
+    /// Releases all that an account has; answers how much.
+    #[cfg(feature = "ethereum")]
+    async fn release(&self, own: &Api, account: &str) -> Result<u128, Failure> {
+        let balance = self.balance(account).await?;
+        if balance > 0 {
+            own.post(&format!("/accounts/{account}/withdrawals"), json!({ "amount": balance.to_string() }))
+                .await?;
+        }
+        Ok(balance)
     }
 
     fn accounts(&self) -> Vec<String> {

@@ -1,13 +1,18 @@
 //! `orchestrator demo`: a whole market in a temporary directory, in under a minute, through the same HTTP API and the same
 //! S3 endpoints that everybody uses. Windows are seconds instead of months; nothing else is different.
 
+#[cfg(feature = "ethereum")]
+mod chain;
 mod market;
 mod report;
 mod storage;
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use orchestrator_provider::{ProviderHandle, ProviderOptions, ProviderServer};
 
 use super::{Failure, Outcome, output};
@@ -26,12 +31,25 @@ pub struct DemoArgs {
     /// Print the report as one JSON object, and no progress.
     #[arg(long)]
     json: bool,
+    /// Settle on a chain of the demo's own instead of the local stand-in.
+    #[arg(long, value_enum)]
+    chain: Option<ChainKind>,
+    /// The anvil program.
+    #[arg(long, value_name = "PROGRAM", default_value = "anvil", requires = "chain")]
+    anvil: PathBuf,
     /// Keep the directory with everything in it, and say where it is.
     #[arg(long)]
     keep: bool,
     /// Show the daemon's log too, filtered as `log.filter` is.
     #[arg(long, value_name = "FILTER", default_value = "error")]
     log: String,
+}
+
+/// Which chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ChainKind {
+    /// Ethereum, as anvil plays it: with the contract, blobs, and a token.
+    Anvil,
 }
 
 /// Providers beside the built-in one.
@@ -46,7 +64,7 @@ pub async fn run(args: &DemoArgs) -> Outcome {
     logging::install(&args.log, false).map_err(Failure::Usage)?;
     let directory = tempfile::Builder::new().prefix("orchestrator-demo-").tempdir()?;
     let progress = Progress { started, quiet: args.json };
-    let outcome = play(directory.path(), &progress).await;
+    let outcome = play(args, directory.path(), &progress).await;
     if args.keep {
         output::note(&format!("everything is kept in {}", directory.keep().display()));
     }
@@ -80,8 +98,43 @@ impl Progress {
     }
 }
 
-async fn play(directory: &Path, progress: &Progress) -> Result<Report, Failure> {
-    let config = config(directory);
+/// The chain, where there is one; a build without Ethereum has none.
+#[cfg(feature = "ethereum")]
+type Chain = chain::DemoChain;
+#[cfg(not(feature = "ethereum"))]
+type Chain = std::convert::Infallible;
+
+#[cfg(feature = "ethereum")]
+async fn chain(
+    args: &DemoArgs,
+    directory: &Path,
+    config: &mut Config,
+    progress: &Progress,
+) -> Result<Option<Chain>, Failure> {
+    if args.chain.is_none() {
+        return Ok(None);
+    }
+    let chain = Chain::start(&args.anvil, directory).await?;
+    chain.configure(config)?;
+    progress
+        .say(&format!("anvil runs on {} with a token and the settlement contract", config.ethereum.rpc_url));
+    Ok(Some(chain))
+}
+
+#[cfg(not(feature = "ethereum"))]
+async fn chain(args: &DemoArgs, _: &Path, _: &mut Config, _: &Progress) -> Result<Option<Chain>, Failure> {
+    match args.chain {
+        None => Ok(None),
+        Some(ChainKind::Anvil) => {
+            let _ = &args.anvil;
+            Err(Failure::Usage("this build has no Ethereum; build with `--features ethereum`".to_owned()))
+        }
+    }
+}
+
+async fn play(args: &DemoArgs, directory: &Path, progress: &Progress) -> Result<Report, Failure> {
+    let mut config = config(directory);
+    let chain = chain(args, directory, &mut config, progress).await?;
     let daemon = Daemon::start(&config, StartOptions { provider_faults: true }).await?;
     progress.say(&format!(
         "the daemon listens on http://{} (a bucket is 1 s, a billing period 8 s)",
@@ -92,7 +145,7 @@ async fn play(directory: &Path, progress: &Progress) -> Result<Report, Failure> 
         providers.push((name, start_provider(directory, name).await?));
     }
     let outcome = async {
-        let mut market = Market::open(&daemon, progress).await?;
+        let mut market = Market::open(&daemon, chain.as_ref(), progress).await?;
         market.gather_providers(&daemon, &providers).await?;
         market.gather_consumers().await?;
         market.buy().await?;
@@ -101,7 +154,8 @@ async fn play(directory: &Path, progress: &Progress) -> Result<Report, Failure> 
         market.await_verdicts().await?;
         market.close().await?;
         market.await_blocks().await?;
-        market.report().await
+        let report = market.report().await?;
+        Ok::<_, Failure>(Report { settled: market.withdraw().await?, ..report })
     }
     .await;
     for (_, (provider, _)) in providers {

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::cli::{Failure, Outcome, api::text, output};
 
+/// What the contract's tests measure.
+const GAS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/ethereum/gas.json"));
+
 /// The report; `--json` prints it as it is.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
@@ -38,6 +41,24 @@ pub struct Report {
     pub balances: Vec<BalanceLine>,
     /// The newest block.
     pub last_block: Value,
+    /// What the chain did, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Settled>,
+}
+
+/// What the chain did.
+#[derive(Debug, Serialize)]
+pub struct Settled {
+    /// Accounts that one transaction paid out.
+    pub accounts_paid: u64,
+    /// Tokens that they got, in base units.
+    pub paid: String,
+    /// Records in all blocks.
+    pub records: u64,
+    /// Gas of the operator's transactions: bond, blobs, blocks, finality.
+    pub operator_gas: u64,
+    /// Gas of the one transaction that paid everybody.
+    pub claim_gas: u64,
 }
 
 /// Verdicts by status.
@@ -156,6 +177,19 @@ impl Report {
             text(&self.last_block, "state_root"),
             self.proof_verified,
             self.seconds,
+        ))?;
+        let Some(settled) = &self.settled else { return Ok(()) };
+        let gas: Value = serde_json::from_str(GAS).unwrap_or_default();
+        output::line(&format!(
+            "on the chain: {} records settled for {} gas by the operator, {} a record in blocks so small ({} a deal in blocks of 10,000, \
+             as the contract's tests measure); {} accounts got {} base units by one transaction for {} gas",
+            settled.records,
+            settled.operator_gas,
+            settled.operator_gas / settled.records.max(1),
+            gas["perDealBatched"],
+            settled.accounts_paid,
+            settled.paid,
+            settled.claim_gas,
         ))
     }
 

@@ -6,11 +6,17 @@ use async_trait::async_trait;
 
 use super::{Guard, Symptom};
 use crate::core::{
-    madara::settlement::{
-        BlockProof, Deposit, SettledBlock, SettlementClient, SettlementError, TransactionStatus,
-        WithdrawalClaim,
+    madara::{
+        attestation::EvidenceOracles,
+        settlement::{
+            BlockProof, Deposit, SettledBlock, SettlementClient, SettlementError, TransactionStatus,
+            WithdrawalClaim,
+        },
     },
-    market::{account::AccountKey, block::BlockHeader, money::Amount, quantity::Micros, terms::DomainId},
+    market::{
+        account::AccountKey, address::Address, block::BlockHeader, money::Amount, quantity::Micros,
+        terms::DomainId,
+    },
 };
 
 impl Symptom for SettlementError {
@@ -48,6 +54,14 @@ impl GuardedSettlement {
 impl SettlementClient for GuardedSettlement {
     fn domain(&self) -> &DomainId {
         self.inner.domain()
+    }
+
+    fn treasury(&self) -> Option<Address> {
+        self.inner.treasury()
+    }
+
+    fn oracles(&self) -> Option<&dyn EvidenceOracles> {
+        self.inner.oracles()
     }
 
     async fn register_proof(
@@ -91,6 +105,10 @@ impl SettlementClient for GuardedSettlement {
 
     async fn withdraw(&self, claim: &WithdrawalClaim) -> Result<Amount, SettlementError> {
         self.guard.call(self.inner.withdraw(claim)).await
+    }
+
+    async fn tend(&self) -> Result<Vec<String>, SettlementError> {
+        self.guard.call(self.inner.tend()).await
     }
 
     async fn nonce(&self) -> Result<u64, SettlementError> {

@@ -22,6 +22,7 @@ fn provider(n: u128) -> Provider {
         id: ProviderId::from_uuid(uuid::Uuid::from_u128(n)),
         name: "p".into(),
         domain: DomainId::local(),
+        owner: None,
         adapter: AdapterConfig::Embedded { admin_url: None, sealed_token: None },
         created_at: Timestamp::EPOCH,
     }

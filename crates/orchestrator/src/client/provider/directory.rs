@@ -107,6 +107,7 @@ mod tests {
             id: ProviderId::from_uuid(uuid::Uuid::from_u128(1)),
             name: "p".into(),
             domain: serde_json::from_str::<DomainId>("\"local\"").unwrap(),
+            owner: None,
             adapter: AdapterConfig::Embedded { admin_url: admin_url.map(str::to_owned), sealed_token },
             created_at: Timestamp::EPOCH,
         }

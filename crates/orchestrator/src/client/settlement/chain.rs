@@ -15,9 +15,9 @@ use crate::core::{
         money::Amount,
         quantity::{Micros, Timestamp},
         state::{
-            AccountProof, account_key_hash,
+            AccountProof, STEP_RECORDS, Step, StepState, account_key_hash,
             header::{genesis_root, header_hash},
-            verify_account,
+            steps_root, verify_account,
         },
         terms::DomainId,
     },
@@ -176,11 +176,12 @@ impl Chain {
         if header.parent != parent {
             return refused("the parent is another block");
         }
-        let BlockProof::Reexecution { pre_state: from, post_state: to, events_root } = proof;
+        let BlockProof::Reexecution { pre_state: from, post_state: to, events_root, steps, .. } = proof;
         if *from != pre_state || *to != header.state_root || *events_root != header.events_root {
             return refused("the proof is of another block");
         }
         self.check_money(rules, now, header, consumed)?;
+        self.check_steps(header, steps)?;
         let transaction = self.transaction_row(key, asked, now);
         let id = transaction.id.clone();
         // Another block of this number gives way, and what was built on it goes.
@@ -224,6 +225,25 @@ impl Chain {
         } else {
             refused("the block's total is not what was deposited")
         }
+    }
+
+    /// The events root is over these steps, as many and as long as the records need, and the last one leads to the header's
+    /// state. A chain never goes back to an older format.
+    fn check_steps(&self, header: &BlockHeader, steps: &[Step]) -> Result<()> {
+        let parent = header.number.checked_sub(1).and_then(|number| self.blocks.get(&number));
+        if parent.is_some_and(|parent| parent.header.format() > header.format()) {
+            return refused("the block has an older format than its parent");
+        }
+        let Some(end) = StepState::end_of(header) else { return Ok(()) };
+        let records = header.records as usize;
+        let counts = (0..records).step_by(STEP_RECORDS).map(|at| STEP_RECORDS.min(records - at));
+        if !steps.iter().map(|step| step.count as usize).eq(counts)
+            || steps_root(steps) != header.events_root
+            || steps.last().is_some_and(|last| last.state != end.hash())
+        {
+            return refused("the steps are not those of the block");
+        }
+        Ok(())
     }
 
     pub(super) fn update(
@@ -360,7 +380,7 @@ impl Chain {
             return Err(SettlementError::Overflow);
         }
         let index = self.deposits.len() as u64 + 1;
-        let deposit = Deposit { index, account, amount, confirmed: false, at: now };
+        let deposit = Deposit { index, account, owner: None, amount, confirmed: false, at: now };
         let transaction = Transaction { deposit: Some(index), ..self.transaction_row(key, asked, now) };
         let shown = self.shown(rules, now, &deposit);
         Ok((shown, vec![Row::Deposit(deposit), Row::Transaction(transaction)]))
@@ -375,7 +395,7 @@ impl Chain {
     ) -> Result<(Amount, Vec<Row>)> {
         let block = self.blocks.get(&claim.block).filter(|block| self.is_final(rules, now, block));
         let Some(block) = block else { return refused(format!("block {} is not final", claim.block)) };
-        let key = account_key_hash(domain, &claim.account);
+        let key = account_key_hash(domain, None, &claim.account);
         let proof = AccountProof {
             key: hex::encode(key),
             index: claim.index,

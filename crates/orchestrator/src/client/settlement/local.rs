@@ -11,11 +11,17 @@ use rusqlite::TransactionBehavior;
 use super::chain::{Chain, LocalRules, Row};
 use crate::core::{
     client::clock::Clock,
-    madara::settlement::{
-        BlockProof, Deposit, SettledBlock, SettlementClient, SettlementError, TransactionStatus,
-        WithdrawalClaim,
+    madara::{
+        attestation::EvidenceOracles,
+        settlement::{
+            BlockProof, Deposit, SettledBlock, SettlementClient, SettlementError, TransactionStatus,
+            WithdrawalClaim,
+        },
     },
-    market::{account::AccountKey, block::BlockHeader, money::Amount, quantity::Timestamp, terms::DomainId},
+    market::{
+        account::AccountKey, address::Address, block::BlockHeader, money::Amount, quantity::Timestamp,
+        terms::DomainId,
+    },
 };
 
 type Result<T> = std::result::Result<T, SettlementError>;
@@ -175,6 +181,14 @@ impl SettlementClient for LocalSettlement {
         &self.domain
     }
 
+    fn treasury(&self) -> Option<Address> {
+        None
+    }
+
+    fn oracles(&self) -> Option<&dyn EvidenceOracles> {
+        None
+    }
+
     async fn register_proof(
         &self,
         key: &str,
@@ -221,6 +235,10 @@ impl SettlementClient for LocalSettlement {
     async fn withdraw(&self, claim: &WithdrawalClaim) -> Result<Amount> {
         let (rules, domain, claim) = (self.rules, self.domain.clone(), claim.clone());
         self.change(move |chain, now| chain.withdraw(&rules, &domain, now, &claim)).await
+    }
+
+    async fn tend(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     async fn nonce(&self) -> Result<u64> {

@@ -5,6 +5,7 @@ mod api;
 pub(super) mod backend;
 mod data;
 mod dependencies;
+mod ethereum;
 mod jobs;
 mod kafka;
 mod market;
@@ -23,6 +24,7 @@ pub use backend::{
 };
 pub use data::{Data, Log, LogFormat};
 pub use dependencies::Dependencies;
+pub use ethereum::{ChainFinality, Ethereum};
 pub use jobs::{Dispatch, Jobs, Triggers};
 pub use kafka::{Kafka, KafkaMechanism, KafkaSecurity};
 pub use market::{Market, Pricing};
@@ -77,5 +79,6 @@ pub fn keys() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("pricing", Pricing::KEYS),
         ("provider", Provider::KEYS),
         ("settlement", Settlement::KEYS),
+        ("ethereum", Ethereum::KEYS),
     ])
 }

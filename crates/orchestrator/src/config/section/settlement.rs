@@ -4,27 +4,33 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DatabaseBackend, section};
+use super::{
+    DatabaseBackend,
+    backend::{Feature, backends},
+    section,
+};
 use crate::config::{Config, HumanDuration, Problems};
 
-/// Settlement layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SettlementBackend {
-    /// A stand-in for a chain inside the data directory: the embedded default.
-    Local,
+backends! {
+    /// Settlement layers, each with its data availability.
+    SettlementBackend {
+        /// A stand-in for a chain inside the data directory: the embedded default.
+        Local = "local",
+        /// The contract on Ethereum, and blobs.
+        Ethereum = "ethereum" needs "ethereum",
+    }
 }
 
 section! {
     /// Blocks, settlement layer and data availability.
     Settlement {
-        /// `local`.
+        /// `local` or `ethereum`.
         backend: SettlementBackend = SettlementBackend::Local;
         /// Directory of the local layer, which the replicas of one machine share. Empty: `chain` in the data directory.
         dir: PathBuf = PathBuf::new();
         /// Time from settling a block to its finality on the local layer.
         finality: HumanDuration = HumanDuration::secs(5);
-        /// Transfers and other entries in one block, at most.
+        /// Transfers and other entries in one block, at most. On Ethereum never more than 20,000, so that nodes take its registration.
         max_block_entries: u32 = 50_000;
     }
 }
@@ -40,8 +46,11 @@ impl Settlement {
     }
 
     pub(crate) fn validate(&self, config: &Config, problems: &mut Problems) {
+        self.backend.validate("settlement.backend", problems);
         problems.require(
-            config.database.backend == DatabaseBackend::Sqlite || !self.dir.as_os_str().is_empty(),
+            self.backend != SettlementBackend::Local
+                || config.database.backend == DatabaseBackend::Sqlite
+                || !self.dir.as_os_str().is_empty(),
             "settlement.dir",
             "must name a directory that all replicas share, when they share a database",
         );

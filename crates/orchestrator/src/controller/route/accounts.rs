@@ -217,7 +217,7 @@ async fn ledger(
     caller: Caller,
     Params(query): Params<LedgerQuery>,
 ) -> Result<Json<LedgerView>> {
-    let domain = query.domain.map_or_else(DomainId::local, DomainId);
+    let domain = query.domain.map_or_else(|| state.accounts.default_domain(), |it| Ok(DomainId(it)))?;
     let audit = state.accounts.audit(&caller.call, &domain).await?;
     let waiting = Filter::eq("domain", domain.as_str());
     let unsealed = state.work.reader.count(schema::UNSEALED, waiting).await?;
@@ -229,7 +229,7 @@ async fn ledger(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct LedgerQuery {
-    /// The settlement domain; `local` unless said otherwise.
+    /// The settlement domain; the first one of the daemon unless said otherwise.
     domain: Option<String>,
 }
 

@@ -4,7 +4,7 @@
 use axum::{
     Json,
     extract::{Path, State},
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use serde::Deserialize;
@@ -13,12 +13,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     caller::{Caller, Posted},
-    etag::tagged,
+    etag::{accepted, tagged},
     page::{PageQuery, PageView},
     params::{Params, parse_id},
     problem::Result,
     state::ApiState,
     view::{
+        attestation::{Attest, AttestationView, AttestedView},
         block::{BlockProofView, BlockView, QuarantinedView, RecordsView, ResumedView, RetriedView},
         common::Nothing,
     },
@@ -34,6 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(get_block))
         .routes(routes!(list_records))
         .routes(routes!(block_proof))
+        .routes(routes!(attestations, attest))
 }
 
 /// Which blocks.
@@ -41,7 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct BlocksQuery {
-    /// The settlement domain; `local` unless said otherwise.
+    /// The settlement domain; the first one of the daemon unless said otherwise.
     domain: Option<String>,
     /// Entries at most, 1 to 1,000.
     limit: Option<u32>,
@@ -58,7 +60,7 @@ async fn list_blocks(
     Params(query): Params<BlocksQuery>,
 ) -> Result<Json<PageView<BlockView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
-    let domain = query.domain.map_or_else(DomainId::local, DomainId);
+    let domain = query.domain.map_or_else(|| state.accounts.default_domain(), |it| Ok(DomainId(it)))?;
     Ok(Json(state.blocks.list(&caller.call, &domain, page.request()?).await?.into()))
 }
 
@@ -128,6 +130,34 @@ async fn block_proof(
     Ok(Json(state.blocks.proof(&caller.call, &domain, number, kind).await?.into()))
 }
 
+/// What oracles are asked to sign of the block's evidence before the settlement layer takes it, and who did.
+#[utoipa::path(get, path = "/blocks/{domain}/{number}/attestations", tag = "blocks",
+    params(("domain" = String, Path, description = "Settlement domain"), ("number" = u64, Path, description = "Block number")),
+    responses((status = 200, body = AttestedView)))]
+async fn attestations(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Path((domain, number)): Path<(String, String)>,
+) -> Result<Json<AttestedView>> {
+    let number = parse_id::<u64>(&number)?;
+    Ok(Json(state.attestations.attested(&caller.call, &DomainId(domain), number).await?.into()))
+}
+
+/// Takes an oracle's signature of the block's evidence; for oracles and operators.
+#[utoipa::path(post, path = "/blocks/{domain}/{number}/attestations", tag = "blocks",
+    params(("domain" = String, Path, description = "Settlement domain"), ("number" = u64, Path, description = "Block number")),
+    request_body = Attest, responses((status = 201, body = AttestationView)))]
+async fn attest(
+    State(state): State<ApiState>,
+    Path((domain, number)): Path<(String, String)>,
+    posted: Posted<Attest>,
+) -> Result<Response> {
+    let number = parse_id::<u64>(&number)?;
+    let Posted { call, body } = posted;
+    let taken = state.attestations.attest(&call, &DomainId(domain), number, &body.signature).await?;
+    Ok(accepted(StatusCode::CREATED, AttestationView::from(taken.value)))
+}
+
 /// What no block could carry, by id; for operators.
 #[utoipa::path(get, path = "/blocks/quarantine", tag = "blocks", params(BlocksQuery),
     responses((status = 200, body = PageView<QuarantinedView>)))]
@@ -137,7 +167,7 @@ async fn list_quarantined(
     Params(query): Params<BlocksQuery>,
 ) -> Result<Json<PageView<QuarantinedView>>> {
     let page = PageQuery::new(query.limit, query.cursor);
-    let domain = query.domain.map_or_else(DomainId::local, DomainId);
+    let domain = query.domain.map_or_else(|| state.accounts.default_domain(), |it| Ok(DomainId(it)))?;
     Ok(Json(state.blocks.quarantined(&caller.call, &domain, page.request()?).await?.into()))
 }
 

@@ -19,6 +19,7 @@ mod page;
 mod params;
 mod parties;
 mod problem;
+mod proofs;
 mod root;
 mod serve;
 mod state;
@@ -52,6 +53,7 @@ fn described() -> (Router<ApiState>, OpenApi) {
         .merge(credentials::routes())
         .merge(verdicts::routes())
         .merge(accounts::routes())
+        .merge(proofs::routes())
         .merge(blocks::routes())
         .merge(jobs::routes())
         .split_for_parts();

@@ -15,7 +15,7 @@ use crate::{
     service::{
         access::{AuditService, CredentialService, KeyService},
         allocation::AllocationService,
-        block::BlockService,
+        block::{AttestationService, BlockService},
         job::{Backlog, JobService},
         ledger::{accounts::AccountService, dispute::DisputeService},
         market::MarketService,
@@ -122,6 +122,8 @@ pub struct Services {
     pub pricing: PricingService,
     /// Blocks.
     pub blocks: BlockService,
+    /// What oracles sign of blocks.
+    pub attestations: AttestationService,
     /// Proofs of accounts.
     pub proofs: ProofService,
     /// Jobs.

@@ -109,6 +109,8 @@ schema! {
     SEALED_ENTRIES = "sealed_entries" { by_block("block"); }
     /// `Block` documents.
     BLOCKS = "blocks" { by_state("header.domain", "state"); }
+    /// `Attestation` documents.
+    ATTESTATIONS = "attestations" { by_block("block"); }
     /// Blocks that the settlement layer refused, by hash.
     REJECTED_BLOCKS = "rejected_blocks" {}
     /// Markers that no block could carry, with the reason.
@@ -125,6 +127,8 @@ schema! {
     PRICE_CHANGES = "price_changes" { by_unit("unit"); }
     /// Disputes.
     DISPUTES = "disputes" { by_allocation("allocation"); by_state("state", "deadline"); }
+    /// `ChainTransaction` documents.
+    CHAIN_TRANSACTIONS = "chain_transactions" { by_signer("signer", "nonce") unique; by_state("state.kind"); }
     /// Documents and messages that could not be read, with their bytes.
     DAMAGED = "damaged" { by_collection("collection"); }
     /// `Job` documents.

@@ -2,11 +2,14 @@
 
 use async_trait::async_trait;
 
+use super::attestation::EvidenceOracles;
 use crate::core::market::{
     account::AccountKey,
+    address::Address,
     block::{BlockHeader, Hash32},
     money::Amount,
     quantity::{Micros, Timestamp},
+    state::Step,
     terms::DomainId,
 };
 
@@ -67,8 +70,14 @@ pub enum BlockProof {
         pre_state: Hash32,
         /// State root after.
         post_state: Hash32,
-        /// Root over the records.
+        /// Root over the steps; in the first format, over the records.
         events_root: Hash32,
+        /// The steps that the events root is over; none in the first format.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<Step>,
+        /// What oracles signed of the evidence root, for layers that ask for it: 65 bytes each in hex, by ascending signer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        attestations: Vec<String>,
     },
 }
 
@@ -77,8 +86,12 @@ pub enum BlockProof {
 pub struct Deposit {
     /// Counted from 1 per domain, without gaps.
     pub index: u64,
-    /// Whom it credits.
+    /// Whom it credits. A name on the chain that is no account's name is [`AccountKey::Unclaimed`].
     pub account: AccountKey,
+    /// The owner that it was made for, on layers whose accounts have owners. An account of the market is meant only if it
+    /// is its owner's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Address>,
     /// How much.
     pub amount: Amount,
     /// Whether enough confirmations have passed.
@@ -92,6 +105,9 @@ pub struct Deposit {
 pub struct WithdrawalClaim {
     /// Whose.
     pub account: AccountKey,
+    /// The owner, whom the layer pays; `None` on layers whose accounts have no owners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Address>,
     /// The block whose state the proof is of; it must be final.
     pub block: u64,
     /// What the leaf says: money that can be moved.
@@ -130,6 +146,12 @@ pub trait SettlementClient: Send + Sync + 'static {
     /// The domain that this client settles.
     fn domain(&self) -> &DomainId;
 
+    /// Who owns the fees, on a layer that pays owners by their addresses. `None`: accounts of this domain have no owners.
+    fn treasury(&self) -> Option<Address>;
+
+    /// Who vouches for evidence; `None` on a layer that asks nobody.
+    fn oracles(&self) -> Option<&dyn EvidenceOracles>;
+
     /// Registers a block with its proof and its data reference; returns the transaction.
     async fn register_proof(
         &self,
@@ -164,6 +186,10 @@ pub trait SettlementClient: Send + Sync + 'static {
 
     /// Pays what a claim proves beyond what was paid before; returns what was paid now.
     async fn withdraw(&self, claim: &WithdrawalClaim) -> Result<Amount, SettlementError>;
+
+    /// Looks after transactions that were sent and are not there for good yet: what was dropped is sent again, what waits is offered
+    /// more. Answers what goes on only when a person has looked, one text each. To be called again and again.
+    async fn tend(&self) -> Result<Vec<String>, SettlementError>;
 
     /// The next nonce of this daemon's signer.
     async fn nonce(&self) -> Result<u64, SettlementError>;

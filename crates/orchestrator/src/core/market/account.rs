@@ -32,6 +32,9 @@ pub enum AccountKey {
     Escrow(AllocationId),
     /// Money that a dispute holds back.
     Held(DisputeId),
+    /// Money that came in on a chain for an owner and a name which are no account of the market: the hash that records
+    /// name it by. It is released at once, and its owner takes it back.
+    Unclaimed([u8; 30]),
 }
 
 impl AccountKey {
@@ -53,6 +56,7 @@ impl fmt::Display for AccountKey {
             Self::Collateral(id) => write!(f, "collateral:{id}"),
             Self::Escrow(id) => write!(f, "escrow:{id}"),
             Self::Held(id) => write!(f, "held:{id}"),
+            Self::Unclaimed(hash) => write!(f, "unclaimed:{}", hex::encode(hash)),
         }
     }
 }
@@ -60,7 +64,7 @@ impl fmt::Display for AccountKey {
 /// Why a text names no account.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` names no account: use `consumer:<id>`, `provider:<id>`, `collateral:<id>`, `escrow:<id>`, `held:<id>`, `fees` or `external`"
+    "`{0}` names no account: use `consumer:<id>`, `provider:<id>`, `collateral:<id>`, `escrow:<id>`, `held:<id>`, `unclaimed:<hash>`, `fees` or `external`"
 )]
 pub struct InvalidAccount(String);
 
@@ -76,6 +80,15 @@ impl FromStr for AccountKey {
             Some(("collateral", id)) => Self::Collateral(id.parse().map_err(|_| invalid())?),
             Some(("escrow", id)) => Self::Escrow(id.parse().map_err(|_| invalid())?),
             Some(("held", id)) => Self::Held(id.parse().map_err(|_| invalid())?),
+            Some(("unclaimed", digits)) => {
+                let mut hash = [0; 30];
+                hex::decode_to_slice(digits, &mut hash).map_err(|_| invalid())?;
+                // One spelling only: an account has one name.
+                if hex::encode(hash) != digits {
+                    return Err(invalid());
+                }
+                Self::Unclaimed(hash)
+            }
             _ => return Err(invalid()),
         })
     }
@@ -154,6 +167,8 @@ pub enum TransferKind {
     Withdraw = 12,
     /// A consumer forfeits a capped deposit, by a dispute only: escrow → provider.
     Forfeit = 13,
+    /// What a unit's terms cost beyond the period's payment after repeated breaches: collateral → consumer.
+    Penalty = 14,
 }
 
 /// A movement of money between two accounts of one domain; never changed once committed.

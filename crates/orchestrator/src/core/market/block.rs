@@ -135,7 +135,7 @@ pub struct BlockHeader {
     pub state_root: Hash32,
     /// What deposits ever credited, after the block.
     pub total: Amount,
-    /// Root over the ordered event records.
+    /// Root over the block's steps; in the first format, over its records.
     pub events_root: Hash32,
     /// Root over the evidence that the block's verdicts rest on.
     pub evidence_root: Hash32,
@@ -143,6 +143,30 @@ pub struct BlockHeader {
     pub last_deposit: u64,
     /// How many records it has.
     pub records: u32,
+    /// Index that the next entry of the market tree takes; `None` in the first format, which did not commit to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_market: Option<u32>,
+}
+
+impl BlockHeader {
+    /// The rules that the block was sealed by.
+    #[must_use]
+    pub const fn format(&self) -> BlockFormat {
+        match self.next_market {
+            None => BlockFormat::Records,
+            Some(_) => BlockFormat::Steps,
+        }
+    }
+}
+
+/// By which rules a block is sealed and executed. A chain may go from the first to the second, and never back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BlockFormat {
+    /// The first one: the events root is over the records, and credits may stand anywhere. Chains have it in their past;
+    /// nothing is sealed by it any more.
+    Records,
+    /// The present one: the events root is over steps with the state after each, and credits follow their payment.
+    Steps,
 }
 
 /// A block with its way to finality.

@@ -1,7 +1,9 @@
 //! The domain of the storage market: entities, lifecycles, ledger rules and SLA mathematics, all pure.
 
 pub mod account;
+pub mod address;
 pub mod allocation;
+pub mod attestation;
 pub mod billing;
 pub mod block;
 pub mod credential;

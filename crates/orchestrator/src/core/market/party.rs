@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    address::Address,
     ids::{ConsumerId, KeyId, OperatorId, OracleId, ProviderId},
     quantity::{Ppm, Timestamp},
     terms::DomainId,
@@ -82,6 +83,10 @@ pub struct Provider {
     pub name: String,
     /// The settlement domain it is paid in.
     pub domain: DomainId,
+    /// Who is paid on the chain of that domain; `None` where accounts have no owners. It never changes: it is a part of the
+    /// name of each of its accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Address>,
     /// How its units are reached.
     pub adapter: AdapterConfig,
     /// When it was registered.
@@ -112,6 +117,10 @@ pub struct Consumer {
     pub name: String,
     /// The settlement domain it pays in.
     pub domain: DomainId,
+    /// Who gets its money back on the chain of that domain; `None` where accounts have no owners. It never changes: it is a
+    /// part of the name of each of its accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Address>,
     /// When it was registered.
     pub created_at: Timestamp,
 }

@@ -2,15 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BlockStore, ChainTip, Quarantined, prove::validity_proof};
+use super::{
+    BlockStore, ChainTip, Quarantined,
+    order::{parts_of, period_of},
+    prove::validity_proof,
+};
 use crate::{
     core::{
         client::{
-            database::{Changeset, Expect, Filter, ReaderExt, Sort, Stored},
+            database::{Changeset, Expect, Filter, ReaderExt, Scalar, Sort, Stored},
             schema,
         },
         madara::settlement::BlockProof,
         market::{
+            account::Transfer,
             block::{Block, BlockState},
             event::Audience,
             state::Record,
@@ -19,7 +24,7 @@ use crate::{
     },
     error::{Error, ErrorCode, Result},
     service::{
-        ledger::UnsealedMarker,
+        ledger::{UnsealedKind, UnsealedMarker},
         outbox,
         page::{Listing, PageRequest, list},
         work::{Answer, Call, Draft, Work},
@@ -174,7 +179,8 @@ impl BlockService {
             .await
     }
 
-    /// Puts a quarantined item back, to be sealed with what waits for it; for operators. What is still wrong with it
+    /// Puts a quarantined item back, to be sealed with what waits for it, and with the other parts of its charge; for
+    /// operators. What is still wrong with it
     /// brings it back into quarantine.
     ///
     /// # Errors
@@ -184,13 +190,33 @@ impl BlockService {
         self.work
             .run(call, "block.retry", || async {
                 let found = self.work.reader.load::<Quarantined>(id).await?;
-                let Stored { version, value } =
-                    found.ok_or_else(|| Error::not_found("quarantined item", id))?;
+                let item = found.ok_or_else(|| Error::not_found("quarantined item", id))?;
+                let marker = item.value.marker.clone();
                 let mut changes = Changeset::new();
-                changes.delete(schema::QUARANTINED, id, Expect::Version(version)).insert(&value.marker);
-                Ok(Draft::new(changes, value.marker))
+                for Stored { version, value } in self.charge_of(item).await? {
+                    let id = &value.marker.id;
+                    changes.delete(schema::QUARANTINED, id, Expect::Version(version)).insert(&value.marker);
+                }
+                Ok(Draft::new(changes, marker))
             })
             .await
+    }
+
+    /// The item, and those that can only be sealed with it: the parts of one charge.
+    async fn charge_of(&self, item: Stored<Quarantined>) -> Result<Vec<Stored<Quarantined>>> {
+        let reader = self.work.reader.as_ref();
+        let transfer = match item.value.marker.kind {
+            UnsealedKind::Transfer => reader.load::<Transfer>(&item.value.marker.id).await.unwrap_or(None),
+            _ => None,
+        };
+        let Some(transfer) = transfer else { return Ok(vec![item]) };
+        let Some(period) = period_of(&transfer.value) else { return Ok(vec![item]) };
+        let keys = parts_of(period).map(Scalar::from).collect();
+        let filter = Filter::eq("domain", transfer.value.domain.as_str())
+            .and(Filter::In("idempotency_key".to_owned(), keys));
+        let parts = reader.list_all::<Transfer>(filter).await?;
+        let ids = parts.into_iter().map(|part| part.value.id.to_string()).collect();
+        Ok(reader.list_all::<Quarantined>(Filter::Ids(ids)).await?)
     }
 
     /// Where the chain of a domain stands.

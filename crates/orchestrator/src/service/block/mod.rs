@@ -1,6 +1,7 @@
 //! Blocks: seal → prove → publish → register → settle → final. Each step is a job kind in a file of its own; here are the
 //! documents they share and the service that shows blocks.
 
+pub mod attest;
 mod desk;
 mod order;
 mod reject;
@@ -17,12 +18,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    attest::{AttestationService, Attested},
     desk::{BlockService, ProofKind, RecordPage, Resumed},
     seal::SealTrigger,
     store::{BUCKET as RECORDS_BUCKET, BlockStore, SharedStates},
 };
 use super::{
-    job::{JobHandler, Outside},
+    job::{JobHandler, Outside, Policy},
     ledger::{UnsealedKind, UnsealedMarker},
     settlement::SettlementDomains,
 };
@@ -175,6 +177,12 @@ impl BlockPorts {
     fn settlement(&self, domain: &DomainId) -> Result<Outside<dyn SettlementClient>> {
         Ok(Outside::new(Arc::clone(self.domains.get(domain)?)))
     }
+}
+
+/// How steps are run that wait for a chain: for other transactions, for oracles, for challenge windows of days. Looking again is no
+/// failure; what takes longer than this calls a person.
+fn patient() -> Policy {
+    Policy { max_polling: Micros::from_days(30), max_verify_attempts: 10_000, ..Policy::default() }
 }
 
 /// The handlers of the five steps, for the job engine.

@@ -12,8 +12,11 @@ use crate::{
         job::JobKind,
         madara::settlement::BlockProof,
         market::{
-            block::{Block, BlockEvent, BlockHeader, Hash32},
-            state::{LedgerState, Record, evidence_root, header::header_hash, record::events_root},
+            block::{Block, BlockEvent, BlockFormat, BlockHeader, Hash32},
+            state::{
+                LedgerState, Record, evidence_root, execute, header::header_hash, record::events_root,
+                steps_root,
+            },
         },
     },
     error::{Error, ErrorCode, Result},
@@ -60,11 +63,14 @@ fn mismatch(what: &str) -> Error {
 /// [`ErrorCode::InvalidState`], naming what differs.
 pub fn reexecute(state: &mut LedgerState, header: &BlockHeader, records: &[Record]) -> Result<BlockProof> {
     let pre_state: Hash32 = state.root();
-    for record in records {
-        state.apply(record).map_err(|error| mismatch("execution").because(error))?;
-    }
+    let format = header.format();
+    let steps = execute(state, format, records).map_err(|error| mismatch("execution").because(error))?;
     let post_state = state.root();
-    let events_root = events_root(records);
+    let events_root = match format {
+        BlockFormat::Records => events_root(records),
+        BlockFormat::Steps => steps_root(&steps),
+    };
+    let next_market = (format == BlockFormat::Steps).then(|| state.next_market_index());
     let checks = [
         ("verdicts", state.is_complete()),
         ("balance", state.is_balanced()),
@@ -73,11 +79,18 @@ pub fn reexecute(state: &mut LedgerState, header: &BlockHeader, records: &[Recor
         ("evidence root", evidence_root(records) == header.evidence_root),
         ("total", state.total() == header.total),
         ("last deposit", state.last_deposit() == header.last_deposit),
+        ("market index", next_market == header.next_market),
         ("number of records", u32::try_from(records.len()) == Ok(header.records)),
     ];
     match checks.iter().find(|(_, holds)| !holds) {
         Some((what, _)) => Err(mismatch(what)),
-        None => Ok(BlockProof::Reexecution { pre_state, post_state, events_root }),
+        None => Ok(BlockProof::Reexecution {
+            pre_state,
+            post_state,
+            events_root,
+            steps,
+            attestations: Vec::new(),
+        }),
     }
 }
 

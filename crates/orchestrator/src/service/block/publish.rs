@@ -13,7 +13,7 @@ use crate::{
         market::quantity::Micros,
     },
     error::{Error, ErrorCode},
-    service::job::{JobContext, JobError, JobHandler, Processed, Verified, step::PublishDataStep},
+    service::job::{JobContext, JobError, JobHandler, Policy, Processed, Verified, step::PublishDataStep},
 };
 
 impl From<DaError> for Error {
@@ -43,6 +43,10 @@ impl PublishData {
 impl JobHandler for PublishData {
     fn kind(&self) -> JobKind {
         JobKind::PublishData
+    }
+
+    fn policy(&self) -> Policy {
+        super::patient()
     }
 
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {

@@ -4,21 +4,23 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::{
-    BlockPorts, reject,
+    BlockPorts,
+    attest::signatures_of,
+    reject,
     store::{advance, enqueue},
 };
 use crate::{
     core::{
         client::database::Changeset,
         job::JobKind,
-        madara::settlement::{SettlementError, TransactionStatus},
+        madara::settlement::{BlockProof, SettlementError, TransactionStatus},
         market::{
             block::{BlockEvent, BlockState},
             quantity::Micros,
         },
     },
     error::{Error, Result},
-    service::job::{JobContext, JobError, JobHandler, Processed, Verified, step::RegisterProofStep},
+    service::job::{JobContext, JobError, JobHandler, Policy, Processed, Verified, step::RegisterProofStep},
 };
 
 /// The job kind `register_proof`.
@@ -57,6 +59,10 @@ impl JobHandler for RegisterProof {
         JobKind::RegisterProof
     }
 
+    fn policy(&self) -> Policy {
+        super::patient()
+    }
+
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {
         let BlockPorts { store, settings, .. } = &self.ports;
         let Some(block) = store.of_job(context.job()).await? else {
@@ -71,7 +77,16 @@ impl JobHandler for RegisterProof {
         let transaction = match journalled(context, &key, json!({ "block": block.hash })).await? {
             Some(transaction) => transaction,
             None => {
-                let proof = store.proof(&block).await?;
+                let mut proof = store.proof(&block).await?;
+                if let Some(oracles) = self.ports.domains.oracles(&block.header.domain)? {
+                    let signatures = signatures_of(store.reader(), &block, oracles).await?;
+                    if signatures.len() < oracles.threshold() {
+                        // They come when oracles have looked at the evidence; waiting is no failure.
+                        return Err(JobError::PollAgain(settings.poll));
+                    }
+                    let BlockProof::Reexecution { attestations, .. } = &mut proof;
+                    *attestations = signatures;
+                }
                 let data = block.da_reference.clone().unwrap_or_default();
                 let step = RegisterProofStep::Register;
                 let register = client

@@ -21,10 +21,10 @@ use crate::{
         job::JobKind,
         market::{
             account::{Account, AccountKey},
-            block::{Block, BlockHeader, BlockState, Hash32},
+            block::{Block, BlockFormat, BlockHeader, BlockState, Hash32},
             event::Audience,
             money::Amount,
-            state::{LedgerState, Record, evidence_root, header::header_hash, record::events_root},
+            state::{LedgerState, Record, Step, evidence_root, execute, header::header_hash, steps_root},
             terms::DomainId,
         },
     },
@@ -67,9 +67,10 @@ impl SealBlock {
             return Err(Error::internal("no state to seal on"));
         };
         let gathered = gather(&self.ports, domain, lent.state()?).await?;
-        let header = header(domain, &tip.value, lent.state()?, &gathered.records);
+        lent.rewind();
+        let (header, steps) = header(domain, &tip.value, lent.state()?, &gathered.records)?;
         drop(lent);
-        self.write(context, &mut changes, tip, header, gathered).await?;
+        self.write(context, &mut changes, tip, (header, steps), gathered).await?;
         Ok(changes)
     }
 
@@ -90,14 +91,14 @@ impl SealBlock {
         context: &dyn JobContext,
         changes: &mut Changeset,
         tip: Stored<ChainTip>,
-        header: BlockHeader,
+        (header, steps): (BlockHeader, Vec<Step>),
         gathered: Gathered,
     ) -> Result<()> {
         let Stored { version, value: mut tip } = tip;
         let domain = tip.domain.clone();
         tip.round += 1;
         if !gathered.records.is_empty() {
-            self.add_block(context, changes, &mut tip, header, &gathered.records).await?;
+            self.add_block(context, changes, &mut tip, header, (&gathered.records, &steps)).await?;
         }
         let sums = [(AccountKey::Fees, gathered.fees), (AccountKey::External, gathered.deposited)];
         self.deal_with(changes, &Block::id_of(&domain, tip.number), gathered);
@@ -118,14 +119,14 @@ impl SealBlock {
         changes: &mut Changeset,
         tip: &mut ChainTip,
         header: BlockHeader,
-        records: &[Record],
+        (records, steps): (&[Record], &[Step]),
     ) -> Result<()> {
         let BlockPorts { store, ids, .. } = &self.ports;
         let at = At::new(context, SealBlockStep::StoreRecords);
         let block = Block {
             hash: header_hash(&header),
             state: BlockState::Sealed,
-            records_key: store.put(at, &tip.domain, header.number, records).await?,
+            records_key: store.put(at, &header, records, steps).await?,
             da_reference: None,
             register_transaction: None,
             settle_transaction: None,
@@ -193,19 +194,27 @@ impl SealBlock {
     }
 }
 
-/// The header of the block that these records lead to.
-fn header(domain: &DomainId, tip: &ChainTip, state: &mut LedgerState, records: &[Record]) -> BlockHeader {
-    BlockHeader {
+/// The header of the block that these records lead to from this state, and its steps.
+fn header(
+    domain: &DomainId,
+    tip: &ChainTip,
+    state: &mut LedgerState,
+    records: &[Record],
+) -> Result<(BlockHeader, Vec<Step>)> {
+    let steps = execute(state, BlockFormat::Steps, records).map_err(Error::internal)?;
+    let header = BlockHeader {
         domain: domain.clone(),
         number: tip.number + 1,
         parent: if tip.number == 0 { Hash32::default() } else { tip.hash },
         state_root: state.root(),
         total: state.total(),
-        events_root: events_root(records),
+        events_root: steps_root(&steps),
         evidence_root: evidence_root(records),
         last_deposit: state.last_deposit(),
         records: u32::try_from(records.len()).unwrap_or(u32::MAX),
-    }
+        next_market: Some(state.next_market_index()),
+    };
+    Ok((header, steps))
 }
 
 #[async_trait]

@@ -16,13 +16,15 @@ use crate::{
         job::{Job, JobKind, NewJob},
         madara::settlement::BlockProof,
         market::{
-            block::{Block, BlockEvent, BlockState, Hash32, transition},
+            block::{Block, BlockEvent, BlockFormat, BlockHeader, BlockState, Hash32, transition},
             ids::IdGenerator,
             state::{
-                AccountProof, LedgerState, MarketProof, Record, ShortHash, decode_records, encode_records,
+                AccountProof, AccountsProof, LedgerState, MarketProof, Record, STEP_RECORDS, ShortHash, Step,
+                decode_records, encode_records,
                 hash::{Tag, keccak},
                 header::genesis_root,
                 ledger_state::Mark,
+                steps_root,
             },
             terms::DomainId,
         },
@@ -121,7 +123,33 @@ impl BlockStore {
             parent.ok_or_else(|| Error::not_found("block", id))?.value.header.state_root
         };
         let (post_state, events_root) = (header.state_root, header.events_root);
-        Ok(BlockProof::Reexecution { pre_state, post_state, events_root })
+        let steps = self.steps(header).await?;
+        Ok(BlockProof::Reexecution { pre_state, post_state, events_root, steps, attestations: Vec::new() })
+    }
+
+    /// The steps of a block; none in the first format.
+    async fn steps(&self, header: &BlockHeader) -> Result<Vec<Step>> {
+        if header.format() == BlockFormat::Records {
+            return Ok(Vec::new());
+        }
+        let bytes = self.read(&steps_key(header)).await?;
+        let steps =
+            steps_from(&bytes, header.records as usize).filter(|it| steps_root(it) == header.events_root);
+        steps.ok_or_else(|| {
+            Error::internal(format!("the stored steps of block {} are damaged", header.number))
+        })
+    }
+
+    async fn read(&self, key: &str) -> Result<Vec<u8>> {
+        let stream = self.storage.get(BUCKET, key).await?;
+        let chunks: Vec<bytes::Bytes> = stream.try_collect().await?;
+        Ok(chunks.concat())
+    }
+
+    async fn write(&self, at: At<'_>, key: &str, bytes: Vec<u8>) -> Result<()> {
+        let body = stream::once(async move { Ok(bytes::Bytes::from(bytes)) }).boxed();
+        at.take(self.storage.put(BUCKET, key, body)).await?;
+        Ok(())
     }
 
     /// Whether the block before this one is at least that far.
@@ -141,30 +169,26 @@ impl BlockStore {
         Ok(found.unwrap_or_else(|| Stored { version: 0, value: ChainTip::genesis(domain.clone()) }))
     }
 
-    /// Stores records under their own hash; the same again has no further effect.
+    /// Stores the records of a block, and its steps, each under a hash of its own; the same again has no further effect.
     pub(super) async fn put(
         &self,
         at: At<'_>,
-        domain: &DomainId,
-        number: u64,
+        header: &BlockHeader,
         records: &[Record],
+        steps: &[Step],
     ) -> Result<String> {
-        let data = encode_records(number, records);
-        let key = format!("records/{domain}/{}", hex::encode(keccak(Tag::Record, &[&data]).0));
-        at.take(async {
-            self.storage.create_bucket(BUCKET).await?;
-            let body = stream::once(async move { Ok(bytes::Bytes::from(data)) }).boxed();
-            self.storage.put(BUCKET, &key, body).await
-        })
-        .await?;
+        let data = encode_records(header.number, records);
+        let key = format!("records/{}/{}", header.domain, hex::encode(keccak(Tag::Record, &[&data]).0));
+        let steps = steps.iter().flat_map(Step::registered).collect::<Vec<u8>>();
+        at.take(self.storage.create_bucket(BUCKET)).await?;
+        self.write(at, &steps_key(header), steps).await?;
+        self.write(at, &key, data).await?;
         Ok(key)
     }
 
     /// The bytes of a block's records.
     pub(super) async fn data(&self, block: &Block) -> Result<Vec<u8>> {
-        let stream = self.storage.get(BUCKET, &block.records_key).await?;
-        let chunks: Vec<bytes::Bytes> = stream.try_collect().await?;
-        Ok(chunks.concat())
+        self.read(&block.records_key).await
     }
 
     /// The records of a block.
@@ -229,12 +253,8 @@ impl BlockStore {
         let Some(bytes) = cached.state.to_snapshot() else { return Ok(()) };
         let old = cached.number.saturating_sub(STATES_KEPT * self.states_every);
         let old = if old > 0 { self.block(domain, old).await.ok() } else { None };
-        at.take(async {
-            self.storage.create_bucket(BUCKET).await?;
-            let body = stream::once(async move { Ok(bytes::Bytes::from(bytes)) }).boxed();
-            self.storage.put(BUCKET, &state_key(domain, &cached.hash), body).await
-        })
-        .await?;
+        at.take(self.storage.create_bucket(BUCKET)).await?;
+        self.write(at, &state_key(domain, &cached.hash), bytes).await?;
         if let Some(old) = old {
             let key = state_key(domain, &old.hash);
             at.take(self.storage.delete(BUCKET, &key)).await?;
@@ -280,6 +300,19 @@ impl BlockStore {
     }
 }
 
+fn steps_key(header: &BlockHeader) -> String {
+    format!("steps/{}/{}", header.domain, hex::encode(header.events_root.0))
+}
+
+/// The steps of so many records, from the 64 bytes that each is registered with.
+fn steps_from(bytes: &[u8], records: usize) -> Option<Vec<Step>> {
+    let (steps, rest) = bytes.as_chunks::<{ Step::REGISTERED_BYTES }>();
+    let counts = (0..records).step_by(STEP_RECORDS).map(|at| STEP_RECORDS.min(records - at));
+    let whole = rest.is_empty() && steps.len() == counts.len();
+    let read = |(bytes, count): (&[u8; Step::REGISTERED_BYTES], usize)| Step::from_registered(bytes, count);
+    whole.then(|| steps.iter().zip(counts).map(read).collect())
+}
+
 fn state_key(domain: &DomainId, hash: &Hash32) -> String {
     format!("states/{domain}/{}", hex::encode(hash.0))
 }
@@ -287,9 +320,7 @@ fn state_key(domain: &DomainId, hash: &Hash32) -> String {
 impl CachedState {
     /// Moves on by the next block. After an error it is in no state to be used.
     fn follow(&mut self, block: &Block, records: &[Record]) -> Result<()> {
-        for record in records {
-            self.state.apply(record).map_err(Error::internal)?;
-        }
+        self.state.apply_block(block.header.format(), records).map_err(Error::internal)?;
         self.state.settle();
         let number = self.number + 1;
         let follows = block.header.parent == self.hash && block.header.number == number;
@@ -317,6 +348,13 @@ impl<'a> Lent<'a> {
         let state = &mut cached.as_mut()?.state;
         let (mark, root) = (state.mark(), state.root());
         Some(Self { cached, mark, root })
+    }
+
+    /// Takes back what was done to it.
+    pub(super) fn rewind(&mut self) {
+        if let Some(cached) = self.cached.as_mut() {
+            cached.state.rollback(self.mark);
+        }
     }
 
     /// The state, to be changed.
@@ -378,6 +416,22 @@ impl SharedStates {
         let mut cached = self.states.lock(domain).await;
         store.bring(&mut cached, domain, number).await?;
         Ok(cached.as_mut().and_then(|cached| cached.state.prove_market(name)))
+    }
+
+    /// One inclusion proof of several accounts in the state after block `number`; `None` when one has no leaf there.
+    ///
+    /// # Errors
+    /// Database and storage errors.
+    pub async fn prove_many(
+        &self,
+        store: &BlockStore,
+        domain: &DomainId,
+        number: u64,
+        keys: &[ShortHash],
+    ) -> Result<Option<AccountsProof>> {
+        let mut cached = self.states.lock(domain).await;
+        store.bring(&mut cached, domain, number).await?;
+        Ok(cached.as_mut().and_then(|cached| cached.state.prove_accounts(keys)))
     }
 
     /// The inclusion proof of an account in the state after block `number`; `None` when it has no leaf there.

@@ -1,6 +1,8 @@
 //! The whole way of blocks, step by step and without the job engine, over memory.
 
 mod catch_up;
+mod charges;
+mod formats;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -31,10 +33,11 @@ use crate::{
         madara::settlement::SettlementClient,
         market::{
             account::{AccountKey, Transfer, TransferKind},
-            block::{BlockEvent, BlockState, transition},
+            block::{BlockEvent, BlockFormat, BlockState, transition},
             ids::{ConsumerId, Id},
             money::Amount,
             party::{Consumer, Principal},
+            state::{LedgerState, execute, steps_root},
             unit::DataUnit,
         },
     },
@@ -100,6 +103,14 @@ fn world(seed: u64) -> World {
 
 /// A world whose blocks are made through another reader.
 fn world_reading(seed: u64, reader: impl Fn(Arc<MemoryDatabase>) -> Arc<dyn Reader>) -> World {
+    world_of(seed, BlockSettings::default(), reader)
+}
+
+fn world_of(
+    seed: u64,
+    settings: BlockSettings,
+    reader: impl Fn(Arc<MemoryDatabase>) -> Arc<dyn Reader>,
+) -> World {
     let clock = ManualClock::new(Timestamp(1_000_000));
     let shared: Arc<dyn crate::core::client::clock::Clock> = Arc::new(clock.clone());
     let ids = IdGenerator::new(Arc::clone(&shared), Arc::new(SeededEntropy::new(seed)));
@@ -116,7 +127,7 @@ fn world_reading(seed: u64, reader: impl Fn(Arc<MemoryDatabase>) -> Arc<dyn Read
         ids,
         domains: domains.clone(),
         da: Arc::new(da.clone()),
-        settings: BlockSettings::default(),
+        settings,
     };
     let accounts = AccountService::new(work.clone(), domains.clone());
     World {
@@ -137,8 +148,13 @@ fn world_reading(seed: u64, reader: impl Fn(Arc<MemoryDatabase>) -> Arc<dyn Read
 impl World {
     async fn consumer(&self, deposit: u128) -> ConsumerId {
         let id: ConsumerId = self.work.ids.next();
-        let consumer =
-            Consumer { id, name: "c".into(), domain: DomainId::local(), created_at: self.work.now() };
+        let consumer = Consumer {
+            id,
+            name: "c".into(),
+            domain: DomainId::local(),
+            owner: None,
+            created_at: self.work.now(),
+        };
         let mut changes = Changeset::new();
         changes.insert(&consumer);
         self.db.commit(changes).await.unwrap();
@@ -458,7 +474,8 @@ async fn after_three_refusals_sealing_stops_until_an_operator_resumes_it() {
     let rest = desk.records(&operator(), &domain, 1, 1, 1_000).await.unwrap();
     assert_eq!(rest.next, None);
     let all: Vec<_> = first.records.into_iter().chain(rest.records).collect();
-    assert_eq!(crate::core::market::state::record::events_root(&all), blocks[0].header.events_root);
+    let steps = execute(&mut LedgerState::new(domain.clone()), BlockFormat::Steps, &all).unwrap();
+    assert_eq!(steps_root(&steps), blocks[0].header.events_root);
     assert_eq!(desk.records(&operator(), &domain, 2, 0, 1).await.unwrap_err().code.as_str(), "not_found");
 }
 

@@ -47,8 +47,7 @@ impl JobHandler for UpdateState {
     }
 
     fn policy(&self) -> Policy {
-        // Finality takes its time; looking again is no failure.
-        Policy { max_verify_attempts: 10_000, ..Policy::default() }
+        super::patient()
     }
 
     async fn process(&self, context: &dyn JobContext) -> Result<Processed, JobError> {

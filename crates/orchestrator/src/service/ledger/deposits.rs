@@ -1,9 +1,15 @@
 //! The deposit watcher: what the chain has confirmed becomes a transfer, once, in the order of the chain's indexes.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{LedgerDraft, Posting};
+use super::{LedgerDraft, Owners, Posting};
 use crate::{
     core::{
         client::{
@@ -15,6 +21,7 @@ use crate::{
             account::{AccountKey, TransferKind},
             event::Audience,
             money::Amount,
+            state::account_key_hash,
             terms::DomainId,
         },
     },
@@ -86,13 +93,15 @@ fn collision(error: DatabaseError) -> Error {
 pub struct DepositWatcher {
     work: Work,
     domains: SettlementDomains,
+    /// What alerts have said of transactions that wait.
+    told: Arc<Mutex<BTreeMap<DomainId, BTreeSet<String>>>>,
 }
 
 impl DepositWatcher {
     /// A watcher over these ports.
     #[must_use]
-    pub const fn new(work: Work, domains: SettlementDomains) -> Self {
-        Self { work, domains }
+    pub fn new(work: Work, domains: SettlementDomains) -> Self {
+        Self { work, domains, told: Arc::default() }
     }
 
     /// Books every confirmed deposit of a domain; returns how many.
@@ -128,12 +137,51 @@ impl DepositWatcher {
         }
     }
 
+    /// Looks after what was sent to the chain, at the same rhythm. What a person must look at becomes an alert, once for as long as it
+    /// lasts.
+    async fn tend(&self, domain: &DomainId) -> Result<()> {
+        let problems = self.domains.get(domain)?.tend().await?;
+        // What stands behind the colon, such as a fee, changes all the time.
+        let head = |problem: &String| problem.split(": ").next().unwrap_or_default().to_owned();
+        let news: Vec<String> = {
+            let mut told = self.told.lock();
+            let before = told.entry(domain.clone()).or_default();
+            let news = problems.iter().filter(|it| !before.contains(&head(it))).cloned().collect();
+            *before = problems.iter().map(head).collect();
+            news
+        };
+        if news.is_empty() {
+            return Ok(());
+        }
+        let compute = || async {
+            let mut changes = Changeset::new();
+            let title = format!("transactions of domain {domain} wait for a person");
+            outbox::alert(&mut changes, &self.work.ids, title, serde_json::json!({ "waiting": &news }));
+            Ok(Draft::new(changes, ()))
+        };
+        self.work.run(&Call::system("watch_deposits"), "settlement.waiting", compute).await?;
+        Ok(())
+    }
+
     async fn cursor(&self, domain: &DomainId) -> Result<Stored<DepositCursor>> {
         let found = self.work.reader.load::<DepositCursor>(&DepositCursor::id_of(domain)).await?;
         Ok(found.unwrap_or_else(|| Stored {
             version: 0,
             value: DepositCursor { domain: domain.clone(), booked: 0, total: Amount::ZERO },
         }))
+    }
+
+    /// The account that a deposit credits. What was paid in for an account of the market by another owner's address, or under
+    /// a name that is none, is nobody's here.
+    async fn account_of(&self, domain: &DomainId, deposit: &Deposit) -> Result<AccountKey> {
+        let Some(owner) = deposit.owner else { return Ok(deposit.account) };
+        let treasury = self.domains.treasury(domain)?;
+        let owners = Owners::new(self.work.reader.as_ref(), domain, treasury);
+        let takes_deposits = matches!(deposit.account, AccountKey::Consumer(_) | AccountKey::Provider(_));
+        if takes_deposits && owners.owner(deposit.account).await? == Some(owner) {
+            return Ok(deposit.account);
+        }
+        Ok(AccountKey::Unclaimed(account_key_hash(domain, Some(&owner), &deposit.account)))
     }
 
     async fn draft(&self, mut cursor: Stored<DepositCursor>, deposits: &[Deposit]) -> Result<Draft<u64>> {
@@ -147,26 +195,32 @@ impl DepositWatcher {
             if deposit.index != cursor.value.booked + 1 {
                 return Err(Error::internal("the settlement layer left out a deposit"));
             }
-            draft
-                .post(Posting {
-                    kind: TransferKind::Deposit,
-                    debit: AccountKey::External,
-                    credit: deposit.account,
-                    amount: deposit.amount,
-                    idempotency_key: booking_key(deposit.index),
-                    subject: booking_key(deposit.index),
-                })
-                .await?;
+            let account = self.account_of(&cursor.value.domain, deposit).await?;
+            let posting = |kind, debit, idempotency_key| Posting {
+                kind,
+                debit,
+                credit: account,
+                amount: deposit.amount,
+                idempotency_key,
+                subject: booking_key(deposit.index),
+            };
+            let key = booking_key(deposit.index);
+            draft.post(posting(TransferKind::Deposit, AccountKey::External, key)).await?;
+            if matches!(account, AccountKey::Unclaimed(_)) {
+                // Nobody here can spend it: it goes back to whom it was made for.
+                let key = format!("unclaimed:{}", deposit.index);
+                draft.post(posting(TransferKind::Withdraw, account, key)).await?;
+            }
             cursor.value.booked = deposit.index;
             cursor.value.total =
                 cursor.value.total.checked_add(deposit.amount).ok_or_else(super::overflow)?;
             let data = serde_json::json!({ "index": deposit.index, "amount": deposit.amount });
-            let audience = match deposit.account {
+            let audience = match account {
                 AccountKey::Consumer(id) => Audience::Tenants(vec![id.to_string()]),
                 AccountKey::Provider(id) => Audience::Tenants(vec![id.to_string()]),
                 _ => Audience::Operators,
             };
-            outbox::event(&mut changes, ids, "account.deposit", deposit.account, audience, data);
+            outbox::event(&mut changes, ids, "account.deposit", account, audience, data);
         }
         draft.finish(&mut changes);
         match cursor.version {
@@ -188,6 +242,9 @@ impl Trigger for DepositWatcher {
         let domains: Vec<DomainId> = self.domains.domains().cloned().collect();
         for domain in domains {
             report.examined += 1;
+            if let Err(error) = self.tend(&domain).await {
+                tracing::warn!(%domain, error = crate::error::chain(&error), "open transactions could not be looked after");
+            }
             match self.book(&domain).await {
                 Ok(booked) => report.changed += booked,
                 Err(error) => {

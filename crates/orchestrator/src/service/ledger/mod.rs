@@ -6,11 +6,13 @@ pub mod accounts;
 pub mod charge;
 pub mod deposits;
 pub mod dispute;
+pub mod owners;
 
 pub use accounts::AccountService;
 pub use charge::post_charge;
 pub use deposits::DepositWatcher;
 pub use dispute::DisputeService;
+pub use owners::Owners;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::core::market::{
+    address::Address,
     ids::ProviderId,
     quantity::{Bytes, Timestamp},
     terms::{DomainId, PriceBounds, PriceTerms, SlaTerms},
@@ -17,9 +18,12 @@ use crate::core::market::{
 pub struct NewProvider {
     /// A name for people, 1 to 100 characters.
     pub name: String,
-    /// Where it is paid; `local` unless said otherwise.
+    /// Where it is paid; the market's first one unless said otherwise.
     #[serde(default)]
     pub domain: Option<DomainId>,
+    /// Whom the chain of that domain pays: needed where accounts have owners, and left out where they have none.
+    #[serde(default)]
+    pub owner: Option<Address>,
     /// How its units are reached.
     #[serde(default)]
     pub adapter: NewAdapter,
@@ -47,9 +51,13 @@ pub enum NewAdapter {
 pub struct NewConsumer {
     /// A name for people, 1 to 100 characters.
     pub name: String,
-    /// Where it pays; `local` unless said otherwise.
+    /// Where it pays; the market's first one unless said otherwise.
     #[serde(default)]
     pub domain: Option<DomainId>,
+    /// Who gets its money back on the chain of that domain: needed where accounts have owners, and left out where they have
+    /// none.
+    #[serde(default)]
+    pub owner: Option<Address>,
 }
 
 /// A data unit to register.

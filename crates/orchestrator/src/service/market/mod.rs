@@ -25,13 +25,19 @@ use crate::core::{
 pub struct MarketSettings {
     /// Settlement domains that providers and consumers may choose.
     pub domains: Vec<DomainId>,
+    /// Those of them whose accounts have owners on a chain.
+    pub owned_domains: Vec<DomainId>,
     /// Longest maintenance window.
     pub longest_maintenance: Micros,
 }
 
 impl Default for MarketSettings {
     fn default() -> Self {
-        Self { domains: vec![DomainId::local()], longest_maintenance: Micros::from_days(7) }
+        Self {
+            domains: vec![DomainId::local()],
+            owned_domains: Vec::new(),
+            longest_maintenance: Micros::from_days(7),
+        }
     }
 }
 

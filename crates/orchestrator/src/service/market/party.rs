@@ -5,6 +5,7 @@ use crate::{
     core::{
         client::database::{Changeset, Filter, ReaderExt, Sort},
         market::{
+            address::Address,
             event::Audience,
             ids::{ConsumerId, ProviderId},
             party::{AdapterConfig, Consumer, Principal, Provider},
@@ -29,12 +30,14 @@ impl MarketService {
         validate::name("name", &new.name)?;
         validate::adapter(&new.adapter)?;
         let domain = self.domain(new.domain)?;
+        self.owner(&domain, new.owner)?;
         let compute = || async {
             let id = self.work.ids.next();
             let provider = Provider {
                 id,
                 name: new.name.clone(),
                 domain: domain.clone(),
+                owner: new.owner,
                 adapter: self.adapter(id, &new.adapter)?,
                 created_at: self.work.now(),
             };
@@ -84,11 +87,13 @@ impl MarketService {
         call.operators_only("register consumers")?;
         validate::name("name", &new.name)?;
         let domain = self.domain(new.domain)?;
+        self.owner(&domain, new.owner)?;
         let compute = || async {
             let consumer = Consumer {
                 id: self.work.ids.next(),
                 name: new.name.clone(),
                 domain: domain.clone(),
+                owner: new.owner,
                 created_at: self.work.now(),
             };
             let mut changes = Changeset::new();
@@ -125,8 +130,23 @@ impl MarketService {
         stored.map(|stored| stored.value).ok_or_else(|| Error::not_found("provider", id))
     }
 
+    /// Whether there is an owner where the chain needs one, and none where it means nothing.
+    fn owner(&self, domain: &DomainId, owner: Option<Address>) -> Result<()> {
+        match (self.settings.owned_domains.contains(domain), owner) {
+            (true, None) => {
+                Err(Error::field("owner", format!("domain {domain} pays owners: give their address")))
+            }
+            (false, Some(_)) => Err(Error::field(
+                "owner",
+                format!("accounts of domain {domain} have no owners: leave it out"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn domain(&self, wanted: Option<DomainId>) -> Result<DomainId> {
-        let domain = wanted.unwrap_or_else(DomainId::local);
+        let first = || self.settings.domains.first().cloned().unwrap_or_else(DomainId::local);
+        let domain = wanted.unwrap_or_else(first);
         if self.settings.domains.contains(&domain) {
             return Ok(domain);
         }

@@ -1,8 +1,15 @@
 //! Inclusion proofs of accounts and of the market's terms, and the claims on withdrawals that rest on them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::{block::BlockStore, ledger::AccountService, settlement::SettlementDomains, work::Call};
+use super::{
+    block::BlockStore,
+    ledger::{AccountService, Owners},
+    settlement::SettlementDomains,
+    work::Call,
+};
 use crate::{
     core::{
         client::{
@@ -12,13 +19,14 @@ use crate::{
         madara::settlement::WithdrawalClaim,
         market::{
             account::AccountKey,
+            address::Address,
             allocation::Allocation,
             block::{Block, BlockHeader, BlockState, Hash32},
             ids::{AllocationId, UnitId},
             money::Amount,
             state::{
-                AccountProof, MarketProof, account_key_hash, commitment::Commitment, header::header_hash,
-                verify_account, verify_market,
+                AccountProof, AccountsProof, MarketProof, ShortHash, account_key_hash,
+                commitment::Commitment, header::header_hash, verify_account, verify_accounts, verify_market,
             },
             terms::DomainId,
             unit::DataUnit,
@@ -44,6 +52,9 @@ pub enum ProofAt {
 pub struct ProvedAccount {
     /// The account.
     pub account: AccountKey,
+    /// Its owner, in a domain whose accounts have owners: a part of the name that the proof's key is the hash of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Address>,
     /// The block's header, which commits to the state root.
     pub header: BlockHeader,
     /// The header's hash, which the settlement layer holds.
@@ -52,6 +63,31 @@ pub struct ProvedAccount {
     pub block_state: BlockState,
     /// The inclusion proof.
     pub proof: AccountProof,
+}
+
+/// An account of a proof of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedAccount {
+    /// The account.
+    pub account: AccountKey,
+    /// Its owner, in a domain whose accounts have owners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Address>,
+}
+
+/// What several accounts held after a block, in one proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvedAccounts {
+    /// The accounts, in the order of the proof's leaves.
+    pub accounts: Vec<NamedAccount>,
+    /// The block's header, which commits to the state root.
+    pub header: BlockHeader,
+    /// The header's hash, which the settlement layer holds.
+    pub block_hash: Hash32,
+    /// Where the block stood.
+    pub block_state: BlockState,
+    /// The inclusion proof.
+    pub proof: AccountsProof,
 }
 
 /// What the market tree of a block holds of a unit or an allocation, with everything that is needed to check it.
@@ -104,10 +140,24 @@ pub struct ProofService {
 #[must_use]
 pub fn verify_account_proof(proved: &ProvedAccount) -> bool {
     let domain = &proved.header.domain;
-    let key = account_key_hash(domain, &proved.account);
+    let key = account_key_hash(domain, proved.owner.as_ref(), &proved.account);
     header_hash(&proved.header) == proved.block_hash
         && verify_account(domain, &key, &proved.header.state_root, &proved.proof)
 }
+
+/// Whether a proof of several accounts holds, as [`verify_account_proof`].
+#[must_use]
+pub fn verify_accounts_proof(proved: &ProvedAccounts) -> bool {
+    let domain = &proved.header.domain;
+    let key =
+        |named: &NamedAccount| hex::encode(account_key_hash(domain, named.owner.as_ref(), &named.account));
+    proved.accounts.iter().map(key).eq(proved.proof.leaves.iter().map(|leaf| leaf.key.clone()))
+        && header_hash(&proved.header) == proved.block_hash
+        && verify_accounts(domain, &proved.header.state_root, &proved.proof)
+}
+
+/// Accounts in one proof, at most.
+pub const MAX_PROVED: usize = 1_000;
 
 impl ProofService {
     /// A service over these parts.
@@ -129,16 +179,67 @@ impl ProofService {
         let domain = self.accounts.visible(call, account).await?;
         let none = || Error::new(ErrorCode::NotFound, "no such block knows this account yet");
         let block = self.last(&domain, at).await?.ok_or_else(none)?;
-        let key = account_key_hash(&domain, &account);
+        let (owner, key) = self.name(&domain, account).await?;
         let proof =
             self.states.prove(&self.store, &domain, block.header.number, &key).await?.ok_or_else(none)?;
         Ok(ProvedAccount {
             account,
+            owner,
             header: block.header,
             block_hash: block.hash,
             block_state: block.state,
             proof,
         })
+    }
+
+    /// One inclusion proof of several accounts of one domain, as a batch of claims needs it.
+    ///
+    /// # Errors
+    /// As [`ProofService::account_proof`]; an invalid field for none, too many, or accounts of several domains.
+    pub async fn accounts_proof(
+        &self,
+        call: &Call,
+        accounts: &[AccountKey],
+        at: ProofAt,
+    ) -> Result<ProvedAccounts> {
+        let wrong = |detail: String| Error::field("accounts", detail);
+        let Some(first) = accounts.first() else { return Err(wrong("name at least one account".to_owned())) };
+        if accounts.len() > MAX_PROVED {
+            return Err(wrong(format!("name at most {MAX_PROVED} accounts")));
+        }
+        let domain = self.accounts.visible(call, *first).await?;
+        let mut named: BTreeMap<ShortHash, NamedAccount> = BTreeMap::new();
+        for account in accounts {
+            if self.accounts.visible(call, *account).await? != domain {
+                return Err(wrong("one proof is of one settlement domain".to_owned()));
+            }
+            let (owner, key) = self.name(&domain, *account).await?;
+            named.insert(key, NamedAccount { account: *account, owner });
+        }
+        let none = || Error::new(ErrorCode::NotFound, "no such block knows all of these accounts yet");
+        let block = self.last(&domain, at).await?.ok_or_else(none)?;
+        let keys: Vec<ShortHash> = named.keys().copied().collect();
+        let proof = self.states.prove_many(&self.store, &domain, block.header.number, &keys).await?;
+        let proof = proof.ok_or_else(none)?;
+        let by_text: BTreeMap<String, NamedAccount> =
+            named.into_iter().map(|(key, named)| (hex::encode(key), named)).collect();
+        Ok(ProvedAccounts {
+            accounts: proof.leaves.iter().filter_map(|leaf| by_text.get(&leaf.key).cloned()).collect(),
+            header: block.header,
+            block_hash: block.hash,
+            block_state: block.state,
+            proof,
+        })
+    }
+
+    /// The owner of an account and how records name it.
+    async fn name(&self, domain: &DomainId, account: AccountKey) -> Result<(Option<Address>, ShortHash)> {
+        let treasury = self.domains.treasury(domain)?;
+        let owner = Owners::new(self.store.reader(), domain, treasury).owner(account).await?;
+        if treasury.is_some() && owner.is_none() {
+            return Err(Error::not_found("owner on the chain of account", account));
+        }
+        Ok((owner, account_key_hash(domain, owner.as_ref(), &account)))
     }
 
     /// What the last such block says of a unit's terms; open to everybody with a key.
@@ -194,6 +295,7 @@ impl ProofService {
         let proved = self.account_proof(call, account, ProofAt::Final).await?;
         let claim = WithdrawalClaim {
             account,
+            owner: proved.owner,
             block: proved.header.number,
             balance: proved.proof.balance,
             cumulative: proved.proof.withdrawable,

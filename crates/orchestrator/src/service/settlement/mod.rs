@@ -9,8 +9,11 @@ pub use verify::{VerifyReport, verify_ledger};
 
 use crate::{
     core::{
-        madara::settlement::{SettlementClient, SettlementError},
-        market::terms::DomainId,
+        madara::{
+            attestation::EvidenceOracles,
+            settlement::{SettlementClient, SettlementError},
+        },
+        market::{address::Address, terms::DomainId},
     },
     error::{Error, ErrorCode, Result},
 };
@@ -34,6 +37,22 @@ impl SettlementDomains {
     /// [`ErrorCode::NotFound`] for a domain that this daemon does not settle.
     pub fn get(&self, domain: &DomainId) -> Result<&Arc<dyn SettlementClient>> {
         self.clients.get(domain).ok_or_else(|| Error::not_found("settlement domain", domain))
+    }
+
+    /// Who owns the fees of a domain; `None` where accounts have no owners. Known without asking the layer.
+    ///
+    /// # Errors
+    /// As [`SettlementDomains::get`].
+    pub fn treasury(&self, domain: &DomainId) -> Result<Option<Address>> {
+        Ok(self.get(domain)?.treasury())
+    }
+
+    /// Who vouches for the evidence of a domain's blocks; `None` where nobody is asked. Known without asking the layer.
+    ///
+    /// # Errors
+    /// As [`SettlementDomains::get`].
+    pub fn oracles(&self, domain: &DomainId) -> Result<Option<&dyn EvidenceOracles>> {
+        Ok(self.get(domain)?.oracles())
     }
 
     /// Every domain, in order.

@@ -175,7 +175,7 @@ fn deposits_agree(state: &LedgerState, records: &[Record], deposits: &[Deposit])
     let taken: Vec<_> = deposits
         .iter()
         .map(|deposit| {
-            let key = account_key_hash(state.domain(), &deposit.account);
+            let key = account_key_hash(state.domain(), deposit.owner.as_ref(), &deposit.account);
             (deposit.index, Some(key), deposit.amount.0)
         })
         .collect();

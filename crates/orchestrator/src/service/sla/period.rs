@@ -232,7 +232,7 @@ impl PeriodSettlement {
         let amount = ledger.balance(collateral).await?.ppm(share);
         ledger
             .post(Posting {
-                kind: TransferKind::Slash,
+                kind: TransferKind::Penalty,
                 debit: collateral,
                 credit: AccountKey::Consumer(allocation.consumer),
                 amount,

@@ -8,7 +8,11 @@ use super::common::{Money, Time, word};
 use crate::{
     core::{
         madara::settlement::BlockProof,
-        market::{block::Block, money::Amount, state::Record},
+        market::{
+            block::Block,
+            money::Amount,
+            state::{Record, Step},
+        },
     },
     service::{
         block::{ProofKind, Quarantined, RecordPage, Resumed},
@@ -31,7 +35,7 @@ pub struct BlockView {
     pub state_root: String,
     /// What deposits ever credited, after it.
     pub total: Money,
-    /// Root over the ordered records.
+    /// Root over its steps; in the first format, over its records.
     pub events_root: String,
     /// Root over the evidence that its verdicts rest on.
     pub evidence_root: String,
@@ -39,6 +43,9 @@ pub struct BlockView {
     pub last_deposit: u64,
     /// How many records it has.
     pub records: u32,
+    /// Index that the next entry of the market tree takes; not in the first format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_market: Option<u32>,
     /// `sealed`, `proven`, `published`, `registered`, `settled`, `final` or `rejected`.
     #[schema(example = "final")]
     pub state: String,
@@ -70,6 +77,7 @@ impl From<Block> for BlockView {
             evidence_root: header.evidence_root.to_string(),
             last_deposit: header.last_deposit,
             records: header.records,
+            next_market: header.next_market,
             state: word(&block.state),
             da_reference: block.da_reference,
             register_transaction: block.register_transaction,
@@ -90,18 +98,38 @@ pub struct BlockProofView {
     pub pre_state: String,
     /// State root after it.
     pub post_state: String,
-    /// Root over the records.
+    /// Root over the steps; in the first format, over the records.
     pub events_root: String,
+    /// The steps, in the order of execution; none in the first format.
+    pub steps: Vec<StepView>,
+}
+
+/// Up to 48 records, and the state after them.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StepView {
+    /// Keccak-256 of the records' bytes, one after the other.
+    pub cells: String,
+    /// How many records.
+    pub count: u32,
+    /// The step state after them.
+    pub state: String,
+}
+
+impl From<Step> for StepView {
+    fn from(step: Step) -> Self {
+        Self { cells: step.cells.to_string(), count: step.count, state: step.state.to_string() }
+    }
 }
 
 impl From<BlockProof> for BlockProofView {
     fn from(proof: BlockProof) -> Self {
-        let BlockProof::Reexecution { pre_state, post_state, events_root } = proof;
+        let BlockProof::Reexecution { pre_state, post_state, events_root, steps, attestations: _ } = proof;
         Self {
             kind: word(&ProofKind::Reexecution),
             pre_state: pre_state.to_string(),
             post_state: post_state.to_string(),
             events_root: events_root.to_string(),
+            steps: steps.into_iter().map(StepView::from).collect(),
         }
     }
 }

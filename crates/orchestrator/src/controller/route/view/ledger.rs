@@ -10,13 +10,16 @@ use crate::{
         block::BlockHeader,
         dispute::{Dispute, DisputeKind},
         ids::AllocationId,
-        state::{AccountProof, MarketProof},
+        state::{AccountProof, AccountsProof, MarketProof},
     },
     service::ledger::{
         accounts::{AccountView as Known, DepositReceipt, LedgerAudit},
         dispute::{Decision, OpenDispute},
     },
-    service::proof::{ClaimReceipt, ProvedAccount, ProvedMarket, verify_account_proof, verify_market_proof},
+    service::proof::{
+        ClaimReceipt, NamedAccount, ProvedAccount, ProvedAccounts, ProvedMarket, verify_account_proof,
+        verify_accounts_proof, verify_market_proof,
+    },
 };
 
 /// An account with its balances.
@@ -110,6 +113,9 @@ impl From<DepositReceipt> for DepositView {
 pub struct ProofView {
     /// The account.
     pub account: String,
+    /// Its owner's address, a part of what the proof's key is the hash of; only in domains whose accounts have owners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// The block's header, which commits to the state root.
     #[schema(value_type = Object)]
     pub header: BlockHeader,
@@ -130,6 +136,41 @@ impl From<ProvedAccount> for ProofView {
         Self {
             holds: verify_account_proof(&proved),
             account: proved.account.to_string(),
+            owner: proved.owner.map(|owner| owner.to_string()),
+            block_hash: proved.block_hash.to_string(),
+            block_state: word(&proved.block_state),
+            header: proved.header,
+            proof: proved.proof,
+        }
+    }
+}
+
+/// What several accounts held after a block, in one proof.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProofsView {
+    /// The accounts, in the order of the proof's leaves: each with its name and, where it has one, its owner's address.
+    #[schema(value_type = Vec<Object>)]
+    pub accounts: Vec<NamedAccount>,
+    /// The block's header, which commits to the state root.
+    #[schema(value_type = Object)]
+    pub header: BlockHeader,
+    /// The header's hash, which the settlement layer holds.
+    pub block_hash: String,
+    /// Where the block stood.
+    #[schema(example = "final")]
+    pub block_state: String,
+    /// The leaves and the hashes that lead from them to the state root.
+    #[schema(value_type = Object)]
+    pub proof: AccountsProof,
+    /// Whether it holds, as checked here; check it yourself all the same.
+    pub holds: bool,
+}
+
+impl From<ProvedAccounts> for ProofsView {
+    fn from(proved: ProvedAccounts) -> Self {
+        Self {
+            holds: verify_accounts_proof(&proved),
+            accounts: proved.accounts,
             block_hash: proved.block_hash.to_string(),
             block_state: word(&proved.block_state),
             header: proved.header,

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod allocation;
+pub mod attestation;
 pub mod block;
 pub mod common;
 pub mod job;

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use super::common::Time;
 use crate::{
     core::market::{
+        address::Address,
         party::{AdapterConfig, Consumer, Oracle, Provider},
         terms::DomainId,
     },
@@ -25,6 +26,9 @@ pub struct ProviderView {
     pub name: String,
     /// The settlement domain it is paid in.
     pub domain: String,
+    /// The address that the chain of that domain pays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Which adapter serves it.
     #[schema(example = "embedded")]
     pub adapter: &'static str,
@@ -42,6 +46,7 @@ impl From<Provider> for ProviderView {
             id: provider.id.to_string(),
             name: provider.name,
             domain: provider.domain.0,
+            owner: provider.owner.map(|owner| owner.to_string()),
             adapter,
             created_at: provider.created_at.into(),
         }
@@ -75,9 +80,14 @@ pub struct RegisterProvider {
     /// A name for people, 1 to 100 characters.
     #[schema(example = "North Storage")]
     pub name: String,
-    /// Where it is paid; `local` unless said otherwise.
+    /// Where it is paid; the market's first domain unless said otherwise.
     #[serde(default)]
     pub domain: Option<String>,
+    /// The address that the chain of that domain pays: needed where accounts have owners, and left out where they have
+    /// none. It can't be changed later.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")]
+    pub owner: Option<Address>,
     /// How its units are reached; the server that this daemon hosts unless said otherwise.
     #[serde(default)]
     pub adapter: RegisterAdapter,
@@ -108,7 +118,7 @@ impl From<RegisterProvider> for NewProvider {
                 NewAdapter::Embedded { admin_url, admin_token }
             }
         };
-        Self { name: view.name, domain: view.domain.map(DomainId), adapter }
+        Self { name: view.name, domain: view.domain.map(DomainId), owner: view.owner, adapter }
     }
 }
 
@@ -121,6 +131,9 @@ pub struct ConsumerView {
     pub name: String,
     /// The settlement domain it pays in.
     pub domain: String,
+    /// The address that gets its money back on the chain of that domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// When it was registered.
     pub created_at: Time,
 }
@@ -131,6 +144,7 @@ impl From<Consumer> for ConsumerView {
             id: consumer.id.to_string(),
             name: consumer.name,
             domain: consumer.domain.0,
+            owner: consumer.owner.map(|owner| owner.to_string()),
             created_at: consumer.created_at.into(),
         }
     }
@@ -143,14 +157,19 @@ pub struct RegisterConsumer {
     /// A name for people, 1 to 100 characters.
     #[schema(example = "Ada's archive")]
     pub name: String,
-    /// Where it pays; `local` unless said otherwise.
+    /// Where it pays; the market's first domain unless said otherwise.
     #[serde(default)]
     pub domain: Option<String>,
+    /// The address that the chain of that domain pays: needed where accounts have owners, and left out where they have
+    /// none. It can't be changed later.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed")]
+    pub owner: Option<Address>,
 }
 
 impl From<RegisterConsumer> for NewConsumer {
     fn from(view: RegisterConsumer) -> Self {
-        Self { name: view.name, domain: view.domain.map(DomainId) }
+        Self { name: view.name, domain: view.domain.map(DomainId), owner: view.owner }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use sha3::{Digest, Keccak256};
 
-use crate::core::market::{account::AccountKey, block::Hash32, terms::DomainId};
+use crate::core::market::{account::AccountKey, address::Address, block::Hash32, terms::DomainId};
 
 /// The first byte of everything that is hashed.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +30,14 @@ pub enum Tag {
     Domain = 10,
     /// The name of a judged subject and period.
     Verdict = 11,
+    /// The name of an account that has an owner.
+    OwnedAccount = 12,
+    /// Everything that the next record of a block may depend on.
+    StepState = 13,
+    /// A step of a block.
+    Step = 14,
     /// A state as bytes.
-    Snapshot = 12,
+    Snapshot = 15,
 }
 
 /// Keccak-256 over the tag and the parts, one after the other. Parts that vary in length are hashed on their own first.
@@ -54,16 +60,30 @@ pub fn cut<const N: usize>(hash: &Hash32) -> [u8; N] {
     std::array::from_fn(|i| hash.0.get(i).copied().unwrap_or(0))
 }
 
-/// How records name an account: by the hash of its domain and name.
+/// How records name an account: by the hash of its domain, its owner and its name. `None` is for domains whose accounts have no
+/// owners, because no chain pays them out.
 #[must_use]
-pub fn account_key_hash(domain: &DomainId, key: &AccountKey) -> ShortHash {
-    account_key_hash_in(&domain_hash(domain), key)
+pub fn account_key_hash(domain: &DomainId, owner: Option<&Address>, key: &AccountKey) -> ShortHash {
+    account_key_hash_in(&domain_hash(domain), owner, key)
 }
 
 /// The same, for a domain whose name was hashed before.
 #[must_use]
-pub fn account_key_hash_in(domain_hash: &Hash32, key: &AccountKey) -> ShortHash {
-    cut(&keccak(Tag::AccountKey, &[&domain_hash.0, key.to_string().as_bytes()]))
+pub fn account_key_hash_in(domain_hash: &Hash32, owner: Option<&Address>, key: &AccountKey) -> ShortHash {
+    if let AccountKey::Unclaimed(hash) = key {
+        return *hash;
+    }
+    let name = key.to_string();
+    match owner {
+        None => cut(&keccak(Tag::AccountKey, &[&domain_hash.0, name.as_bytes()])),
+        Some(owner) => owned_key_hash(domain_hash, owner, &name),
+    }
+}
+
+/// How records name an account that an owner gave any name.
+#[must_use]
+pub fn owned_key_hash(domain_hash: &Hash32, owner: &Address, name: &str) -> ShortHash {
+    cut(&keccak(Tag::OwnedAccount, &[&domain_hash.0, &owner.0, name.as_bytes()]))
 }
 
 /// How records name something in the market tree, such as `unit:unit_…`.

@@ -31,6 +31,7 @@ pub fn genesis_root(domain: &DomainId) -> Hash32 {
 /// The hash of a header.
 #[must_use]
 pub fn header_hash(header: &BlockHeader) -> Hash32 {
+    let next_market = header.next_market.map(u32::to_be_bytes);
     keccak(
         Tag::Header,
         &[
@@ -43,6 +44,8 @@ pub fn header_hash(header: &BlockHeader) -> Hash32 {
             &header.evidence_root.0,
             &header.last_deposit.to_be_bytes(),
             &header.records.to_be_bytes(),
+            // Nothing in the first format.
+            next_market.as_ref().map_or(&[], |bytes| bytes),
         ],
     )
 }

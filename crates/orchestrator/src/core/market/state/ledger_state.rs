@@ -2,20 +2,22 @@
 //! back at once, which is how a poisoned item, or a whole block, is undone.
 
 mod snapshot;
+pub mod witness;
 
 use std::collections::HashMap;
 
 use super::{
-    hash::{ShortHash, Tag, account_key_hash_in, domain_hash, keccak, market_key_hash},
+    hash::{ShortHash, Tag, domain_hash, keccak, market_key_hash},
     header::state_root,
-    proof::{AccountProof, MarketProof},
+    proof::{AccountProof, AccountsProof, MarketProof, ProvedLeaf},
     record::Record,
+    step::StepState,
     tree::IndexTree,
 };
 use crate::{
     core::market::{
-        account::{AccountKey, TransferKind},
-        block::Hash32,
+        account::TransferKind,
+        block::{BlockFormat, Hash32},
         money::Amount,
         terms::DomainId,
     },
@@ -105,6 +107,9 @@ pub enum ApplyError {
     /// A tree is full.
     #[error("the tree is full")]
     Full,
+    /// A credit or a slash that no payment just before it covers.
+    #[error("the credit is more than the payment before it, or not out of it")]
+    Credit,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +120,36 @@ enum Undo {
     OpenMarket,
     Market(u32, [u8; 26]),
     Verdict(bool),
+    Credit(Credit),
+}
+
+/// What of the payment just before may still be credited, and out of whose account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Credit {
+    creditable: u128,
+    creditor: u32,
+}
+
+impl Credit {
+    /// What a transfer leaves of it.
+    fn after(self, kind: u8, from: u32, to: u32, amount: u128) -> Result<Self, ApplyError> {
+        const PAYMENT: u8 = TransferKind::Payment as u8;
+        const FEE: u8 = TransferKind::Fee as u8;
+        const CREDIT: u8 = TransferKind::Credit as u8;
+        const SLASH: u8 = TransferKind::Slash as u8;
+        Ok(match kind {
+            PAYMENT => Self { creditable: amount, creditor: to },
+            // The fee is a part of the period's payment, too; alone it opens nothing. The sum stops where the contract's does.
+            FEE if self.creditable > 0 => Self { creditable: self.creditable.saturating_add(amount), ..self },
+            FEE => self,
+            CREDIT if from != self.creditor => return Err(ApplyError::Credit),
+            CREDIT | SLASH => {
+                let left = self.creditable.checked_sub(amount).ok_or(ApplyError::Credit)?;
+                Self { creditable: left, ..self }
+            }
+            _ => Self::default(),
+        })
+    }
 }
 
 /// A point to go back to.
@@ -138,6 +173,7 @@ pub struct LedgerState {
     last_deposit: u64,
     /// A verdict was applied whose evidence must follow.
     open_verdict: bool,
+    credit: Credit,
     undo: Vec<Undo>,
 }
 
@@ -159,6 +195,7 @@ impl LedgerState {
             total: 0,
             last_deposit: 0,
             open_verdict: false,
+            credit: Credit::default(),
             undo: Vec::new(),
         }
     }
@@ -169,10 +206,10 @@ impl LedgerState {
         &self.domain
     }
 
-    /// How records of this domain name an account.
+    /// The hash of the domain's name.
     #[must_use]
-    pub fn account_key_hash(&self, key: &AccountKey) -> ShortHash {
-        account_key_hash_in(&self.domain_hash, key)
+    pub const fn domain_hash(&self) -> &Hash32 {
+        &self.domain_hash
     }
 
     /// The index of an account.
@@ -240,35 +277,80 @@ impl LedgerState {
         self.undo = Vec::new();
     }
 
-    /// Applies a record.
+    /// Applies a record of a block of the present format.
     ///
     /// # Errors
     /// [`ApplyError`]; the state is then unchanged.
     pub fn apply(&mut self, record: &Record) -> Result<(), ApplyError> {
+        self.apply_as(BlockFormat::Steps, record)
+    }
+
+    /// Applies a record by the rules of a format.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the state is then unchanged.
+    pub fn apply_as(&mut self, format: BlockFormat, record: &Record) -> Result<(), ApplyError> {
         if self.open_verdict != matches!(record, Record::VerdictEvidence { .. }) {
             return Err(ApplyError::BrokenVerdict);
         }
+        let mut credit = Credit::default();
         match *record {
-            Record::OpenAccount { key } => self.open_account(key),
-            Record::Transfer { kind, from, to, amount } => self.transfer(kind, from, to, amount),
-            Record::Deposit { index, to, amount } => self.deposit(index, to, amount),
-            Record::MarketOpen { key } => self.open_market(key),
-            Record::MarketSet { index, digest } => self.set_market(index, digest),
-            Record::Verdict { .. } => {
-                self.undo.push(Undo::Verdict(false));
-                self.open_verdict = true;
-                Ok(())
+            Record::OpenAccount { key } => self.open_account(key)?,
+            Record::Transfer { kind, from, to, amount } => {
+                self.check_transfer(kind, from, to, amount)?;
+                if format == BlockFormat::Steps {
+                    credit = self.credit.after(kind, from, to, amount)?;
+                }
+                self.transfer(from, to, amount)?;
             }
-            Record::VerdictEvidence { .. } => {
-                self.undo.push(Undo::Verdict(true));
-                self.open_verdict = false;
-                Ok(())
+            Record::Deposit { index, to, amount } => self.deposit(index, to, amount)?,
+            Record::MarketOpen { key } => self.open_market(key)?,
+            Record::MarketSet { index, digest } => self.set_market(index, digest)?,
+            Record::Verdict { .. } | Record::VerdictEvidence { .. } => {
+                self.undo.push(Undo::Verdict(self.open_verdict));
+                self.open_verdict = !self.open_verdict;
             }
+        }
+        self.set_credit(credit);
+        Ok(())
+    }
+
+    /// Applies the records of a block to its end. Whoever needs its steps, too, calls [`execute`](super::execute).
+    ///
+    /// # Errors
+    /// As [`LedgerState::apply`]; the records before the wrong one stay applied.
+    pub fn apply_block(&mut self, format: BlockFormat, records: &[Record]) -> Result<(), ApplyError> {
+        records.iter().try_for_each(|record| self.apply_as(format, record))?;
+        self.end_block();
+        Ok(())
+    }
+
+    /// Ends a block: what was paid in it can't be credited in the next one.
+    pub fn end_block(&mut self) {
+        self.set_credit(Credit::default());
+    }
+
+    fn set_credit(&mut self, credit: Credit) {
+        if credit != self.credit {
+            self.undo.push(Undo::Credit(self.credit));
+            self.credit = credit;
+        }
+    }
+
+    /// Everything that the next record may depend on.
+    pub fn step_state(&mut self) -> StepState {
+        StepState {
+            state_root: self.root(),
+            last_deposit: self.last_deposit,
+            next_market: self.next_market_index(),
+            open_verdict: self.open_verdict,
+            creditable: self.credit.creditable,
+            creditor: self.credit.creditor,
         }
     }
 
     fn open_account(&mut self, key: ShortHash) -> Result<(), ApplyError> {
-        let index = u32::try_from(self.accounts.len()).map_err(|_| ApplyError::Full)?;
+        let index = next_place(self.accounts.len())?;
         if self.by_key.contains_key(&key) {
             return Err(ApplyError::AccountExists);
         }
@@ -279,19 +361,26 @@ impl LedgerState {
         Ok(())
     }
 
-    fn transfer(&mut self, kind: u8, from: u32, to: u32, amount: u128) -> Result<(), ApplyError> {
+    /// What can be said of a transfer without looking at balances, in the order in which the contract says it.
+    fn check_transfer(&self, kind: u8, from: u32, to: u32, amount: u128) -> Result<(), ApplyError> {
         if amount == 0 {
             return Err(ApplyError::ZeroAmount);
         }
         let withdraw = kind == TransferKind::Withdraw as u8;
-        let known = (TransferKind::Deposit as u8 + 1..=TransferKind::Forfeit as u8).contains(&kind);
+        let known = (TransferKind::Deposit as u8 + 1..=TransferKind::Penalty as u8).contains(&kind);
         if !known || withdraw != (from == to) {
             return Err(ApplyError::WrongKind);
         }
+        let missing = [from, to].into_iter().find(|index| self.account(*index).is_none());
+        missing.map_or(Ok(()), |index| Err(ApplyError::UnknownAccount(index)))
+    }
+
+    /// Moves money between two accounts, or releases it when they are one.
+    fn transfer(&mut self, from: u32, to: u32, amount: u128) -> Result<(), ApplyError> {
         let mut debit = *self.account(from).ok_or(ApplyError::UnknownAccount(from))?;
         debit.balance = debit.balance.checked_sub(amount).ok_or(ApplyError::Overdraft(from))?;
         debit.sequence += 1;
-        if withdraw {
+        if from == to {
             debit.withdrawable = debit.withdrawable.checked_add(amount).ok_or(ApplyError::Overflow)?;
         } else {
             let credit = self.credited(to, amount)?;
@@ -334,7 +423,7 @@ impl LedgerState {
     }
 
     fn open_market(&mut self, key: ShortHash) -> Result<(), ApplyError> {
-        let index = u32::try_from(self.market.len()).map_err(|_| ApplyError::Full)?;
+        let index = next_place(self.market.len())?;
         if self.market_by_key.contains_key(&key) {
             return Err(ApplyError::MarketExists);
         }
@@ -384,6 +473,7 @@ impl LedgerState {
                     }
                 }
                 Some(Undo::Verdict(open)) => self.open_verdict = open,
+                Some(Undo::Credit(credit)) => self.credit = credit,
                 None => break,
             }
         }
@@ -456,6 +546,34 @@ impl LedgerState {
         })
     }
 
+    /// One inclusion proof of several accounts: hashes that their ways to the root share are there once. `None` when one is
+    /// not there, or none is asked for.
+    pub fn prove_accounts(&mut self, keys: &[ShortHash]) -> Option<AccountsProof> {
+        let market_root = self.market_root();
+        let state_root = self.root();
+        let mut indexes = keys.iter().map(|key| self.account_index(key)).collect::<Option<Vec<u32>>>()?;
+        indexes.sort_unstable();
+        indexes.dedup();
+        let proved = |index: u32| {
+            let leaf = self.account(index)?;
+            Some(ProvedLeaf {
+                key: hex::encode(leaf.key),
+                index,
+                balance: Amount(leaf.balance),
+                withdrawable: Amount(leaf.withdrawable),
+            })
+        };
+        let leaves = indexes.iter().map(|index| proved(*index)).collect::<Option<Vec<_>>>()?;
+        Some(AccountsProof {
+            leaves,
+            siblings: self.accounts_tree.siblings_of(&indexes)?,
+            market_root,
+            next_index: self.next_index(),
+            total: self.total(),
+            state_root,
+        })
+    }
+
     /// The inclusion proof of what the market tree holds under a name.
     pub fn prove_market(&mut self, name: &str) -> Option<MarketProof> {
         let (accounts_root, state_root) = (self.accounts_root(), self.root());
@@ -464,13 +582,18 @@ impl LedgerState {
             name: name.to_owned(),
             index,
             digest: hex::encode(self.market_leaf(index)?.digest),
-            siblings: self.market_tree.siblings(index as usize)?,
+            siblings: self.market_tree.path(index as usize)?,
             accounts_root,
             next_index: self.next_index(),
             total: self.total(),
             state_root,
         })
     }
+}
+
+/// The index of the next leaf of a tree. The last one stays unused, so that a number of leaves fits 32 bits, too.
+fn next_place(leaves: usize) -> Result<u32, ApplyError> {
+    u32::try_from(leaves).ok().filter(|index| *index < u32::MAX).ok_or(ApplyError::Full)
 }
 
 fn take_sorted(dirty: &mut Vec<u32>) -> Vec<u32> {

@@ -204,12 +204,17 @@ pub fn events_root(records: &[Record]) -> Hash32 {
     super::tree::list_root(parallel::map(records, record_hash))
 }
 
+/// The first cell of what is published for a block: version, number, count.
+#[must_use]
+pub fn head_cell(number: u64, records: u64) -> [u8; RECORD_BYTES] {
+    Cell::new(0).put(&[ENCODING]).put(&number.to_be_bytes()).put(&records.to_be_bytes()).0
+}
+
 /// What is published for a block: a first cell with version, number and count, then the records.
 #[must_use]
 pub fn encode_records(number: u64, records: &[Record]) -> Vec<u8> {
     let mut data = Vec::with_capacity((records.len() + 1) * RECORD_BYTES);
-    let first = Cell::new(0).put(&[ENCODING]).put(&number.to_be_bytes());
-    data.extend_from_slice(&first.put(&(records.len() as u64).to_be_bytes()).0);
+    data.extend_from_slice(&head_cell(number, records.len() as u64));
     for record in records {
         data.extend_from_slice(&record.encode());
     }

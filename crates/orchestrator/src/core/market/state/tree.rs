@@ -1,6 +1,8 @@
 //! An append-only Merkle tree of fixed depth over consecutive indexes. Empty subtrees are precomputed; only the paths of
 //! leaves that changed are hashed again.
 
+use std::sync::LazyLock;
+
 use super::hash::{Tag, keccak};
 use crate::{core::market::block::Hash32, utils::parallel};
 
@@ -14,13 +16,23 @@ pub fn node(left: &Hash32, right: &Hash32) -> Hash32 {
 }
 
 /// Roots of empty subtrees by height; a missing leaf is 32 zero bytes.
-fn empty_roots() -> Vec<Hash32> {
-    let mut roots = vec![Hash32::default()];
-    for _ in 0..DEPTH {
-        let below = roots.last().copied().unwrap_or_default();
-        roots.push(node(&below, &below));
-    }
-    roots
+static EMPTY: LazyLock<[Hash32; DEPTH + 1]> = LazyLock::new(|| {
+    let mut below = Hash32::default();
+    std::array::from_fn(|height| {
+        if height > 0 {
+            below = node(&below, &below);
+        }
+        below
+    })
+});
+
+fn empty(height: usize) -> Hash32 {
+    EMPTY.get(height).copied().unwrap_or_default()
+}
+
+/// Whether the subtree at a place of some height has no leaf, in a tree of so many.
+const fn is_empty_at(place: usize, height: usize, leaves: usize) -> bool {
+    place << height >= leaves
 }
 
 /// The tree.
@@ -28,14 +40,13 @@ fn empty_roots() -> Vec<Hash32> {
 pub struct IndexTree {
     /// Hashes by height, leaves first; each level is cut after its last non-empty node.
     levels: Vec<Vec<Hash32>>,
-    empty: Vec<Hash32>,
     /// Leaves whose path is out of date.
     dirty: Vec<usize>,
 }
 
 impl Default for IndexTree {
     fn default() -> Self {
-        Self { levels: vec![Vec::new(); DEPTH + 1], empty: empty_roots(), dirty: Vec::new() }
+        Self { levels: vec![Vec::new(); DEPTH + 1], dirty: Vec::new() }
     }
 }
 
@@ -89,7 +100,7 @@ impl IndexTree {
         for height in 0..DEPTH {
             let (below, above) = self.levels.split_at_mut(height + 1);
             let (Some(below), Some(above)) = (below.last(), above.first_mut()) else { break };
-            let empty = self.empty.get(height).copied().unwrap_or_default();
+            let empty = empty(height);
             for index in &mut dirty {
                 *index /= 2;
             }
@@ -111,36 +122,119 @@ impl IndexTree {
 
     fn top(&self) -> Hash32 {
         let top = self.levels.get(DEPTH).and_then(|level| level.first());
-        top.or_else(|| self.empty.get(DEPTH)).copied().unwrap_or_default()
+        top.copied().unwrap_or_else(|| empty(DEPTH))
     }
 
-    /// The siblings of a leaf from the bottom up, once [`IndexTree::root`] has brought the paths up to date; `None` for
-    /// an index without a leaf, and while paths are out of date.
+    /// The siblings of a leaf from the bottom up, without those of empty subtrees, once [`IndexTree::root`] has brought the
+    /// paths up to date; `None` for an index without a leaf, and while paths are out of date.
     #[must_use]
     pub fn siblings(&self, index: usize) -> Option<Vec<Hash32>> {
+        if index < self.len() { self.siblings_at(index) } else { None }
+    }
+
+    /// The same, and for the place of the next leaf, too.
+    #[must_use]
+    pub fn siblings_at(&self, index: usize) -> Option<Vec<Hash32>> {
+        if index > self.len() || !self.dirty.is_empty() {
+            return None;
+        }
+        Some((0..DEPTH).filter_map(|height| self.at(height, (index >> height) ^ 1)).collect())
+    }
+
+    /// The siblings that several leaves need together, by ascending index: level by level from the bottom, left to right,
+    /// without those of empty subtrees and those that follow from the leaves. `None` for indexes without a leaf, none at
+    /// all, or such as are not ascending, and while paths are out of date.
+    #[must_use]
+    pub fn siblings_of(&self, indexes: &[u32]) -> Option<Vec<Hash32>> {
+        let mut places: Vec<usize> = indexes.iter().map(|index| *index as usize).collect();
+        let last = *places.last()?;
+        if last >= self.len() || !places.is_sorted_by(|a, b| a < b) || !self.dirty.is_empty() {
+            return None;
+        }
+        let mut siblings = Vec::new();
+        for height in 0..DEPTH {
+            for pair in places.chunk_by(|a, b| a >> 1 == b >> 1) {
+                if let [alone] = pair {
+                    siblings.extend(self.at(height, alone ^ 1));
+                }
+            }
+            places.iter_mut().for_each(|place| *place >>= 1);
+            places.dedup();
+        }
+        Some(siblings)
+    }
+
+    /// All [`DEPTH`] siblings of a leaf from the bottom up, those of empty subtrees, too: for trees whose number of leaves
+    /// whoever checks does not know. `None` for an index without a leaf, and while paths are out of date.
+    #[must_use]
+    pub fn path(&self, index: usize) -> Option<Vec<Hash32>> {
         if index >= self.len() || !self.dirty.is_empty() {
             return None;
         }
-        let sibling = |height: usize| {
-            let level = self.levels.get(height);
-            let found = level.and_then(|level| level.get((index >> height) ^ 1));
-            found.or_else(|| self.empty.get(height)).copied()
-        };
-        (0..DEPTH).map(sibling).collect()
+        let sibling = |height: usize| self.at(height, (index >> height) ^ 1).unwrap_or_else(|| empty(height));
+        Some((0..DEPTH).map(sibling).collect())
+    }
+
+    /// A node; `None` where a subtree is empty.
+    fn at(&self, height: usize, place: usize) -> Option<Hash32> {
+        self.levels.get(height)?.get(place).copied()
     }
 }
 
-/// The root that a leaf, its index and its siblings lead to; `None` unless there is a sibling for every level.
+/// The root that a leaf, its index and its siblings lead to in a tree of so many leaves; `None` unless there are just the
+/// siblings that it needs.
 #[must_use]
-pub fn root_from(leaf: Hash32, index: u32, siblings: &[Hash32]) -> Option<Hash32> {
-    if siblings.len() != DEPTH {
+pub fn root_from(leaf: Hash32, index: u32, leaves: u32, siblings: &[Hash32]) -> Option<Hash32> {
+    root_from_many(&[(index, leaf)], leaves, siblings)
+}
+
+/// The root that several leaves, by ascending index, and the siblings that they need together lead to in a tree of so many
+/// leaves; `None` unless there are just those siblings.
+#[must_use]
+pub fn root_from_many(found: &[(u32, Hash32)], leaves: u32, siblings: &[Hash32]) -> Option<Hash32> {
+    let leaves = leaves as usize;
+    let mut level: Vec<(usize, Hash32)> =
+        found.iter().map(|(index, leaf)| (*index as usize, *leaf)).collect();
+    if level.last()?.0 >= leaves || !level.is_sorted_by(|a, b| a.0 < b.0) {
+        return None;
+    }
+    let mut siblings = siblings.iter();
+    for height in 0..DEPTH {
+        let mut above = Vec::with_capacity(level.len());
+        for pair in level.chunk_by(|a, b| a.0 >> 1 == b.0 >> 1) {
+            let &[(place, hash), ref right @ ..] = pair else { continue };
+            let joined = match right {
+                [(_, right), ..] => node(&hash, right),
+                [] => {
+                    let empty = is_empty_at(place ^ 1, height, leaves).then(|| empty(height));
+                    let sibling = match empty {
+                        Some(empty) => empty,
+                        None => *siblings.next()?,
+                    };
+                    if place & 1 == 1 { node(&sibling, &hash) } else { node(&hash, &sibling) }
+                }
+            };
+            above.push((place >> 1, joined));
+        }
+        level = above;
+    }
+    match (level.first(), siblings.next()) {
+        (Some((_, root)), None) => Some(*root),
+        _ => None,
+    }
+}
+
+/// The root that a leaf, its index and all its siblings lead to; `None` unless there is a sibling for every level.
+#[must_use]
+pub fn root_from_path(leaf: Hash32, index: u32, path: &[Hash32]) -> Option<Hash32> {
+    if path.len() != DEPTH {
         return None;
     }
     let climb = |(height, below): (usize, Hash32), sibling: &Hash32| {
         let right = (index >> height) & 1 == 1;
         (height + 1, if right { node(sibling, &below) } else { node(&below, sibling) })
     };
-    Some(siblings.iter().fold((0, leaf), climb).1)
+    Some(path.iter().fold((0, leaf), climb).1)
 }
 
 /// The root over a list of hashes: pairs are joined level by level, an odd last one is joined with zero. The empty list
@@ -155,6 +249,22 @@ pub fn list_root(mut hashes: Vec<Hash32>) -> Hash32 {
         hashes = parallel::map(hashes.as_chunks().0, |[left, right]| node(left, right));
     }
     hashes.first().copied().unwrap_or(zero)
+}
+
+/// The siblings of a member of a list, level by level from the bottom, zeros too; `None` for one that is not in it.
+#[must_use]
+pub fn list_proof(hashes: &[Hash32], index: usize) -> Option<Vec<Hash32>> {
+    let (mut level, mut index) = (hashes.to_vec(), (index < hashes.len()).then_some(index)?);
+    let mut siblings = Vec::new();
+    while level.len() > 1 {
+        siblings.push(level.get(index ^ 1).copied().unwrap_or_default());
+        if level.len() % 2 == 1 {
+            level.push(Hash32::default());
+        }
+        level = level.as_chunks().0.iter().map(|[left, right]| node(left, right)).collect();
+        index >>= 1;
+    }
+    Some(siblings)
 }
 
 #[cfg(test)]
@@ -227,12 +337,61 @@ mod tests {
             let root = tree.root();
             prop_assert_eq!(root, plain_root(&model));
             for (index, leaf) in model.iter().enumerate() {
-                let siblings = tree.siblings(index).unwrap();
-                prop_assert_eq!(root_from(*leaf, index as u32, &siblings), Some(root));
-                prop_assert_ne!(root_from(*leaf, index as u32 ^ 1, &siblings), Some(root));
+                let (siblings, leaves) = (tree.siblings(index).unwrap(), model.len() as u32);
+                prop_assert_eq!(root_from(*leaf, index as u32, leaves, &siblings), Some(root));
+                prop_assert_ne!(root_from(*leaf, index as u32 ^ 1, leaves, &siblings), Some(root));
+                let path = tree.path(index).unwrap();
+                prop_assert_eq!(root_from_path(*leaf, index as u32, &path), Some(root));
+                prop_assert_ne!(root_from_path(*leaf, index as u32 ^ 1, &path), Some(root));
             }
             prop_assert!(tree.siblings(model.len()).is_none());
             prop_assert!(!tree.set(model.len() + 1, leaf(0)));
+        }
+
+        #[test]
+        fn a_member_of_a_list_leads_to_its_root(count in 1_usize..70, at in any::<usize>()) {
+            let hashes: Vec<Hash32> = (0..count).map(|n| leaf(n as u64)).collect();
+            let at = at % count;
+            let siblings = list_proof(&hashes, at).unwrap();
+            let climb = |(at, below): (usize, Hash32), sibling: &Hash32| {
+                (at >> 1, if at & 1 == 1 { node(sibling, &below) } else { node(&below, sibling) })
+            };
+            prop_assert_eq!(siblings.iter().fold((at, hashes[at]), climb).1, list_root(hashes.clone()));
+            prop_assert_eq!(siblings.len(), count.next_power_of_two().trailing_zeros() as usize);
+            prop_assert!(list_proof(&hashes, count).is_none());
+        }
+
+        #[test]
+        fn one_proof_of_many_leaves_holds_for_just_these(
+            leaves in 1_usize..200, picked in prop::collection::btree_set(0_u32..200, 1..20), at in any::<usize>(),
+            cut in any::<bool>(),
+        ) {
+            let mut tree = IndexTree::default();
+            for n in 0..leaves {
+                tree.set(n, leaf(n as u64));
+            }
+            let root = tree.root();
+            let picked: Vec<u32> = picked.into_iter().filter(|index| (*index as usize) < leaves).collect();
+            let Some(siblings) = tree.siblings_of(&picked) else {
+                prop_assert!(picked.is_empty());
+                return Ok(());
+            };
+            let count = leaves as u32;
+            let mut found: Vec<_> = picked.iter().map(|index| (*index, leaf(u64::from(*index)))).collect();
+            prop_assert_eq!(root_from_many(&found, count, &siblings), Some(root));
+            let alone: usize = picked.iter().map(|index| tree.siblings(*index as usize).unwrap().len()).sum();
+            prop_assert!(siblings.len() <= alone);
+            let mut other = siblings.clone();
+            if cut { other.pop(); } else { other.push(root); }
+            if other.len() != siblings.len() {
+                prop_assert_eq!(root_from_many(&found, count, &other), None);
+            }
+            let at = at % found.len();
+            found[at].1 = leaf(1_000);
+            prop_assert_ne!(root_from_many(&found, count, &siblings), Some(root));
+            let last = found.len() - 1;
+            found.swap(0, last);
+            prop_assert!(found.len() == 1 || root_from_many(&found, count, &siblings).is_none());
         }
     }
 }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
     BlockPorts, BlockStore,
-    order::{Next, causal_order},
+    order::{Group, Next, causal_order, grouped, parts_of, period_of},
 };
 use crate::{
     core::{
         client::{
-            database::{Document, Entity, Filter, Query, ReaderExt, Stored},
+            database::{Document, Entity, Filter, Query, ReaderExt, Scalar, Stored},
             schema,
         },
         market::{
@@ -19,10 +19,9 @@ use crate::{
             money::Amount,
             score::Reputation,
             state::{
-                LedgerState, Record,
+                LedgerState, Record, ShortHash,
                 commitment::{Commitment, verdict_subject},
                 hash::cut,
-                ledger_state::ApplyError,
                 market_key_hash,
             },
             terms::DomainId,
@@ -31,7 +30,7 @@ use crate::{
         },
     },
     error::Result,
-    service::ledger::{UnsealedKind, UnsealedMarker, deposits::booked_index, overflow},
+    service::ledger::{Owners, UnsealedKind, UnsealedMarker, deposits::booked_index, overflow},
 };
 
 type Marker = Stored<UnsealedMarker>;
@@ -69,9 +68,24 @@ pub(super) async fn gather(
         let (page, next) = store.reader().list::<UnsealedMarker>(query).await?;
         markers.extend(page);
         let mut gathered = Gathered::default();
-        let wanted = wanted_transfers(&markers);
-        let transfers = load_transfers(store, &wanted, &mut gathered).await?;
-        gathered.transfers(state, &wanted, transfers)?;
+        let mut wanted = wanted_transfers(&markers);
+        let mut transfers = load_transfers(store, &wanted, &mut gathered).await?;
+        // The page may have cut a charge in two.
+        let rest =
+            if next.is_some() { rest_of_charges(store, domain, &transfers).await? } else { Vec::new() };
+        let more: Vec<Marker> =
+            rest.into_iter().filter(|it| !wanted.contains_key(it.value.id.as_str())).collect();
+        if !more.is_empty() {
+            let more = wanted_transfers(&more);
+            transfers.extend(load_transfers(store, &more, &mut gathered).await?);
+            wanted.extend(more);
+        }
+        let groups = grouped(transfers);
+        let touched =
+            groups.iter().flat_map(Group::accounts).filter(|key| *key != AccountKey::External).collect();
+        let treasury = ports.domains.treasury(domain)?;
+        let names = Owners::new(store.reader(), domain, treasury).names(&touched).await?;
+        gathered.transfers(state, &wanted, &names, groups)?;
         for marker in &markers {
             gathered.market(store, domain, state, marker).await?;
         }
@@ -120,6 +134,28 @@ async fn load_transfers(
     Ok(transfers)
 }
 
+/// Markers of transfers which belong to a charge that one of these is a part of.
+async fn rest_of_charges(
+    store: &BlockStore,
+    domain: &DomainId,
+    transfers: &[(Transfer, Option<u64>)],
+) -> Result<Vec<Marker>> {
+    let here: BTreeSet<&str> = transfers.iter().map(|(it, _)| it.idempotency_key.as_str()).collect();
+    let periods: BTreeSet<&str> = transfers.iter().filter_map(|(it, _)| period_of(it)).collect();
+    let missing: Vec<String> =
+        periods.into_iter().flat_map(parts_of).filter(|key| !here.contains(key.as_str())).collect();
+    let mut rest = Vec::new();
+    for keys in missing.chunks(500) {
+        let keys = keys.iter().map(|key| Scalar::from(key.as_str())).collect();
+        let filter =
+            Filter::eq("domain", domain.as_str()).and(Filter::In("idempotency_key".to_owned(), keys));
+        let found = store.reader().list_all::<Transfer>(filter).await?;
+        let ids = found.into_iter().map(|it| it.value.id.to_string()).collect();
+        rest.extend(store.reader().list_all::<UnsealedMarker>(Filter::Ids(ids)).await?);
+    }
+    Ok(rest)
+}
+
 /// The documents with these ids, each to be decoded or not.
 async fn documents<T: Entity>(store: &BlockStore, ids: Vec<String>) -> Result<Vec<Document>> {
     let mut found = Vec::with_capacity(ids.len());
@@ -142,32 +178,34 @@ impl Gathered {
         &mut self,
         state: &mut LedgerState,
         wanted: &BTreeMap<&str, &Marker>,
-        transfers: Vec<(Transfer, Option<u64>)>,
+        names: &BTreeMap<AccountKey, ShortHash>,
+        groups: Vec<Group>,
     ) -> Result<()> {
         let sequence = |key: &AccountKey| {
-            let index = state.account_index(&state.account_key_hash(key));
+            let index = names.get(key).and_then(|name| state.account_index(name));
             index.and_then(|index| state.account(index)).map_or(1, |leaf| leaf.sequence + 1)
         };
-        let ordered = causal_order(transfers, Next { sequence, deposit: state.last_deposit() + 1 });
+        let ordered = causal_order(groups, Next { sequence, deposit: state.last_deposit() + 1 });
         let mut blocked: BTreeSet<AccountKey> = BTreeSet::new();
-        for transfer in ordered {
-            let sides = [transfer.debit, transfer.credit];
-            let Some(marker) = wanted.get(transfer.id.to_string().as_str()) else { continue };
-            if sides.iter().any(|side| blocked.contains(side)) {
-                blocked.extend(sides.into_iter().filter(|side| !side.is_summed()));
+        for group in ordered {
+            let touched = || group.accounts().filter(|key| !key.is_summed());
+            if touched().any(|key| blocked.contains(&key)) {
+                blocked.extend(touched());
                 continue;
             }
+            let markers = group.transfers.iter().map(|it| wanted.get(it.id.to_string().as_str()).copied());
+            let Some(markers) = markers.collect::<Option<Vec<&Marker>>>() else { continue };
             let mark = state.mark();
-            match apply_transfer(state, &transfer) {
+            match apply_group(state, names, &group) {
                 Ok(records) => {
                     self.records.extend(records);
-                    self.sealed.push((*marker).clone());
-                    self.count(&transfer)?;
+                    self.sealed.extend(markers.into_iter().cloned());
+                    group.transfers.iter().try_for_each(|transfer| self.count(transfer))?;
                 }
-                Err(error) => {
+                Err(reason) => {
                     state.rollback(mark);
-                    blocked.extend(sides.into_iter().filter(|side| !side.is_summed()));
-                    self.poison(marker, &error.to_string());
+                    blocked.extend(touched());
+                    markers.into_iter().for_each(|marker| self.poison(marker, &reason));
                 }
             }
         }
@@ -231,33 +269,53 @@ impl Gathered {
     }
 }
 
-/// Applies a transfer, opening the accounts that it is the first to touch; on an error the caller rolls back.
-fn apply_transfer(state: &mut LedgerState, transfer: &Transfer) -> Result<Vec<Record>, ApplyError> {
-    let mut records = Vec::with_capacity(3);
-    let mut index = |key: &AccountKey, state: &mut LedgerState| {
-        let hash = state.account_key_hash(key);
-        if let Some(index) = state.account_index(&hash) {
-            return Ok(index);
-        }
-        let index = state.next_index();
-        let record = Record::OpenAccount { key: hash };
-        state.apply(&record)?;
+/// Applies the transfers of a group, opening the accounts that they are the first to touch: all before the first transfer,
+/// because a payment and its credits stand together. On an error, which says why, the caller rolls back.
+fn apply_group(
+    state: &mut LedgerState,
+    names: &BTreeMap<AccountKey, ShortHash>,
+    group: &Group,
+) -> Result<Vec<Record>, String> {
+    let mut records = Vec::with_capacity(3 * group.transfers.len());
+    let mut apply = |state: &mut LedgerState, record: Record| {
+        state.apply(&record).map_err(|error| error.to_string())?;
         records.push(record);
-        Ok(index)
+        Ok::<_, String>(())
     };
-    let amount = transfer.amount.0;
-    let record = if transfer.kind == TransferKind::Deposit {
-        let to = index(&transfer.credit, state)?;
-        let deposit = booked_index(&transfer.idempotency_key).unwrap_or(0);
-        Record::Deposit { index: deposit, to, amount }
-    } else {
-        let from = index(&transfer.debit, state)?;
-        let to = index(&transfer.credit, state)?;
-        Record::Transfer { kind: transfer.kind as u8, from, to, amount }
+    let name = |key: &AccountKey| {
+        let name = names.get(key).copied();
+        name.ok_or_else(|| format!("the owner of `{key}` has no address on the chain"))
     };
-    state.apply(&record)?;
-    records.push(record);
+    for key in group.accounts().filter(|key| *key != AccountKey::External) {
+        let name = name(&key)?;
+        if state.account_index(&name).is_none() {
+            apply(state, Record::OpenAccount { key: name })?;
+        }
+    }
+    for transfer in &group.transfers {
+        let index = |state: &LedgerState, key: &AccountKey| {
+            let index = state.account_index(&name(key)?);
+            index.ok_or_else(|| format!("`{key}` was not opened"))
+        };
+        let (to, amount) = (index(state, &transfer.credit)?, transfer.amount.0);
+        let record = if transfer.kind == TransferKind::Deposit {
+            let deposit = booked_index(&transfer.idempotency_key).unwrap_or(0);
+            Record::Deposit { index: deposit, to, amount }
+        } else {
+            let from = index(state, &transfer.debit)?;
+            Record::Transfer { kind: record_kind(transfer) as u8, from, to, amount }
+        };
+        apply(state, record)?;
+    }
     Ok(records)
+}
+
+/// As which kind a transfer is sealed. What repeated breaches cost was posted as a slash before it had a kind of its own.
+fn record_kind(transfer: &Transfer) -> TransferKind {
+    match transfer.kind {
+        TransferKind::Slash if period_of(transfer).is_none() => TransferKind::Penalty,
+        kind => kind,
+    }
 }
 
 fn verdict_records(verdict: &SlaVerdict) -> Vec<Record> {

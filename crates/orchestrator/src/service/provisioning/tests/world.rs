@@ -153,7 +153,7 @@ pub(super) fn new_unit(capacity: Bytes) -> NewUnit {
 }
 
 pub(super) fn new_provider() -> NewProvider {
-    NewProvider { name: "built-in".into(), domain: None, adapter: NewAdapter::CoHosted }
+    NewProvider { name: "built-in".into(), domain: None, owner: None, adapter: NewAdapter::CoHosted }
 }
 
 impl World {
@@ -178,7 +178,7 @@ impl World {
             CredentialService::new(work.clone(), vault, entropy, Arc::new(clock.clone()), access);
         let system = Call::system("test");
         let provider = market.register_provider(&system, new_provider()).await.unwrap().value.id;
-        let consumer = NewConsumer { name: "c".into(), domain: None };
+        let consumer = NewConsumer { name: "c".into(), domain: None, owner: None };
         let consumer = market.register_consumer(&system, consumer).await.unwrap().value.id;
         let unit = NewUnit { provider: Some(provider), ..new_unit(Bytes(SIZE.0 * 10)) };
         let unit = market.register_unit(&system, unit).await.unwrap().value.id;

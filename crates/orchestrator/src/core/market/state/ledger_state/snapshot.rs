@@ -13,7 +13,9 @@ use super::{
 };
 use crate::core::market::{block::Hash32, terms::DomainId};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version before, which had its checksum under a tag that names accounts now.
+const OLD_VERSION: u8 = 1;
 const HASH_BYTES: usize = 32;
 
 impl LedgerState {
@@ -40,7 +42,7 @@ impl LedgerState {
             bytes.extend(leaf.key);
             bytes.extend(leaf.digest);
         }
-        let sum = checksum(&self.domain_hash, &bytes);
+        let sum = checksum(Tag::Snapshot, &self.domain_hash, &bytes);
         bytes.extend(sum.0);
         Some(bytes)
     }
@@ -49,11 +51,13 @@ impl LedgerState {
     #[must_use]
     pub fn from_snapshot(domain: DomainId, bytes: &[u8]) -> Option<Self> {
         let (bytes, sum) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
-        if checksum(&domain_hash(&domain), bytes).0 != sum {
-            return None;
-        }
         let mut rest = Rest(bytes);
-        if rest.take::<1>()? != [VERSION] {
+        let tag = match rest.take::<1>()? {
+            [VERSION] => Tag::Snapshot,
+            [OLD_VERSION] => Tag::OwnedAccount,
+            _ => return None,
+        };
+        if checksum(tag, &domain_hash(&domain), bytes).0 != sum {
             return None;
         }
         let mut state = Self::new(domain);
@@ -83,8 +87,8 @@ impl LedgerState {
     }
 }
 
-fn checksum(domain: &Hash32, bytes: &[u8]) -> Hash32 {
-    keccak(Tag::Snapshot, &[&domain.0, bytes])
+fn checksum(tag: Tag, domain: &Hash32, bytes: &[u8]) -> Hash32 {
+    keccak(tag, &[&domain.0, bytes])
 }
 
 /// What has not been read yet.
@@ -133,7 +137,19 @@ mod tests {
         assert_eq!(hex::encode(keccak(Tag::Record, &[&bytes]).0), GOLDEN);
     }
 
-    const GOLDEN: &str = "3fcc3fca036b56f6389ae398312fed06880224093eb2619fc986510e5e9dca8c";
+    const GOLDEN: &str = "0a19049bf2fdf454516c2c282c91629a4bf0dc31b18bf646f165f190a3b57119";
+
+    #[test]
+    fn one_of_the_version_before_is_read() {
+        let mut now = state(2, 1, &[(0, 1, 5)]);
+        let mut bytes = now.to_snapshot().unwrap();
+        bytes.truncate(bytes.len() - HASH_BYTES);
+        bytes[0] = OLD_VERSION;
+        let sum = checksum(Tag::OwnedAccount, &now.domain_hash, &bytes);
+        bytes.extend(sum.0);
+        let mut read = LedgerState::from_snapshot(DomainId::local(), &bytes).unwrap();
+        assert_eq!(read.root(), now.root());
+    }
 
     #[test]
     fn no_snapshot_in_the_middle_of_a_verdict() {

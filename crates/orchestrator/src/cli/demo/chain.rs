@@ -1,0 +1,337 @@
+//! A chain of the demo's own: anvil on loopback, with a token and the settlement contract, accounts for everybody, and keys for
+//! the operator and an oracle. It ends with the demo.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use alloy::{
+    primitives::{Address, Bytes, U256},
+    signers::local::PrivateKeySigner,
+    sol_types::{SolCall as _, SolValue as _},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::Failure,
+    client::settlement::ethereum::{abi::Settlement, payout},
+    config::{
+        Config, HumanDuration,
+        section::{ChainFinality, SettlementBackend},
+    },
+    core::market::{state::hash::domain_hash, terms::DomainId},
+    service::proof::ProvedAccounts,
+};
+
+const SETTLEMENT: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/ethereum/artifacts/Settlement.json"));
+const TOKEN: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/ethereum/artifacts/Token.json"));
+/// The settlement domain.
+const DOMAIN: &str = "anvil";
+/// Anvil's own.
+const CHAIN: u64 = 31_337;
+/// Seconds in which a block can be challenged.
+const WINDOW: u32 = 3;
+/// Owners that anvil has accounts for.
+const OWNERS: usize = 12;
+
+mod bindings {
+    #![allow(missing_docs, reason = "the macro writes it")]
+    alloy::sol! {
+        struct Rules {
+            bytes32 domain; address token; uint128 minBond; uint32 challengeWindow; uint32 exitDelay; uint32 bondDelay;
+            uint32 depositDelay; uint32 blobAge;
+        }
+        function mint(address to, uint256 amount) external;
+        function approve(address spender, uint256 amount) external;
+        function balanceOf(address who) external view returns (uint256);
+    }
+}
+use bindings::{Rules, approveCall, balanceOfCall, mintCall};
+
+/// The running chain.
+pub struct DemoChain {
+    anvil: Child,
+    client: reqwest::Client,
+    url: String,
+    contract: Address,
+    token: Address,
+    /// Accounts that anvil signs for: the first one deploys, the others are owners.
+    accounts: Vec<Address>,
+    operator: Address,
+    directory: PathBuf,
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::Failed(error.to_string())
+}
+
+fn bytecode(artifact: &str) -> Result<Vec<u8>, Failure> {
+    let artifact: Value = serde_json::from_str(artifact).map_err(failed)?;
+    let text = artifact["bytecode"].as_str().unwrap_or_default();
+    hex::decode(text.trim_start_matches("0x")).map_err(failed)
+}
+
+/// A key file with its password beside it.
+fn keystore(directory: &Path, name: &str, key: &PrivateKeySigner) -> Result<(), Failure> {
+    let password = crate::utils::random::hex(16);
+    std::fs::write(directory.join(format!("{name}.password")), &password)?;
+    PrivateKeySigner::encrypt_keystore(
+        directory,
+        &mut rand::rngs::OsRng,
+        key.to_bytes(),
+        password,
+        Some(name),
+    )
+    .map_err(failed)?;
+    Ok(())
+}
+
+impl DemoChain {
+    /// Starts anvil, and deploys the token and the contract.
+    ///
+    /// # Errors
+    /// When there is no such program, or something does not work.
+    pub async fn start(program: &Path, directory: &Path) -> Result<Self, Failure> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let mut command = Command::new(program);
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--hardfork", "osaka", "--quiet"]);
+        command.args(["--block-time", "1", "--mixed-mining", "--accounts", &(OWNERS + 1).to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let anvil = command.spawn().map_err(|error| {
+            Failure::Usage(format!(
+                "{}: {error}; install it with `npm install @foundry-rs/anvil` and name it with --anvil",
+                program.display()
+            ))
+        })?;
+        crate::client::network::http::install_crypto_provider();
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().map_err(failed)?;
+        let mut chain = Self {
+            anvil,
+            client,
+            url: format!("http://127.0.0.1:{port}"),
+            contract: Address::ZERO,
+            token: Address::ZERO,
+            accounts: Vec::new(),
+            operator: Address::ZERO,
+            directory: directory.to_owned(),
+        };
+        let until = Instant::now() + Duration::from_secs(20);
+        while chain.ask("eth_chainId", json!([])).await.is_err() {
+            if Instant::now() > until {
+                return Err(failed("anvil does not answer"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        chain.deploy().await?;
+        Ok(chain)
+    }
+
+    async fn deploy(&mut self) -> Result<(), Failure> {
+        let accounts = self.ask("eth_accounts", json!([])).await?;
+        self.accounts = serde_json::from_value(accounts).map_err(failed)?;
+        let deployer = self.account(0)?;
+        let (operator, oracle) = (PrivateKeySigner::random(), PrivateKeySigner::random());
+        let directory = self.directory.clone();
+        let (first, second) = (operator.clone(), oracle.clone());
+        tokio::task::spawn_blocking(move || {
+            keystore(&directory, "operator", &first)?;
+            keystore(&directory, "oracle", &second)
+        })
+        .await
+        .map_err(failed)??;
+        self.operator = operator.address();
+        let ether = json!([self.operator, "0x21e19e0c9bab2400000"]);
+        self.ask("anvil_setBalance", ether).await?;
+        self.token = self.create(deployer, bytecode(TOKEN)?).await?;
+        let rules = Rules {
+            domain: domain_hash(&DomainId(DOMAIN.to_owned())).0.into(),
+            token: self.token,
+            minBond: 1,
+            challengeWindow: WINDOW,
+            exitDelay: 3_600,
+            bondDelay: 60,
+            depositDelay: 3_600,
+            blobAge: 3_600,
+        };
+        let arguments =
+            (rules, deployer, self.operator, vec![oracle.address()], U256::ONE).abi_encode_params();
+        self.contract = self.create(deployer, [bytecode(SETTLEMENT)?, arguments].concat()).await?;
+        // The operator's bond. Anvil lets anybody act for the operator, whose key is in a file, for as long as it is asked to.
+        let bond: u128 = 1_000;
+        self.send(
+            deployer,
+            self.token,
+            mintCall { to: self.operator, amount: U256::from(bond) }.abi_encode(),
+        )
+        .await?;
+        self.ask("anvil_impersonateAccount", json!([self.operator])).await?;
+        let approve = approveCall { spender: self.contract, amount: U256::from(bond) };
+        self.send(self.operator, self.token, approve.abi_encode()).await?;
+        self.send(self.operator, self.contract, Settlement::postBondCall { amount: bond }.abi_encode())
+            .await?;
+        self.ask("anvil_stopImpersonatingAccount", json!([self.operator])).await?;
+        Ok(())
+    }
+
+    /// Puts the chain into a daemon's configuration.
+    pub fn configure(&self, config: &mut Config) -> Result<(), Failure> {
+        config.settlement.backend = SettlementBackend::Ethereum;
+        let chain = &mut config.ethereum;
+        chain.domain = DOMAIN.to_owned();
+        chain.chain_id = CHAIN;
+        chain.rpc_url.clone_from(&self.url);
+        chain.beacon_url.clone_from(&self.url);
+        chain.genesis_time = 0;
+        chain.contract = self.contract.to_string();
+        chain.treasury = self.account(OWNERS)?.to_string();
+        chain.keystore = self.directory.join("operator");
+        chain.password_file = self.directory.join("operator.password");
+        chain.oracle_keystore = self.directory.join("oracle");
+        chain.oracle_password_file = self.directory.join("oracle.password");
+        chain.confirmations = 0;
+        chain.finality = ChainFinality::Depth;
+        chain.final_depth = 0;
+        chain.poll = HumanDuration::millis(300);
+        chain.bump_after = HumanDuration::secs(30);
+        Ok(())
+    }
+
+    fn account(&self, at: usize) -> Result<Address, Failure> {
+        self.accounts.get(at).copied().ok_or_else(|| failed("anvil has too few accounts"))
+    }
+
+    /// The address of an owner: from 1 up.
+    ///
+    /// # Errors
+    /// When there are not so many.
+    pub fn owner(&self, at: usize) -> Result<String, Failure> {
+        Ok(self.account(at)?.to_string())
+    }
+
+    /// An owner pays in for an account.
+    ///
+    /// # Errors
+    /// When the chain does not take it.
+    pub async fn deposit(&self, owner: &str, name: &str, amount: u128) -> Result<(), Failure> {
+        let owner: Address = owner.parse().map_err(failed)?;
+        let tokens = U256::from(amount);
+        self.send(owner, self.token, mintCall { to: owner, amount: tokens }.abi_encode()).await?;
+        let approve = approveCall { spender: self.contract, amount: tokens };
+        self.send(owner, self.token, approve.abi_encode()).await?;
+        let deposit = Settlement::depositCall { owner, name: name.to_owned(), amount };
+        self.send(owner, self.contract, deposit.abi_encode()).await?;
+        Ok(())
+    }
+
+    /// Claims what several accounts may take out, by one proof of the API; answers the gas that it took. Anybody may do it; the
+    /// money goes to the owners.
+    ///
+    /// # Errors
+    /// When the proof is none, or the chain does not take it.
+    pub async fn claim(&self, proof: &Value) -> Result<u64, Failure> {
+        let proved: ProvedAccounts = {
+            let mut proof = proof.clone();
+            if let Some(fields) = proof.as_object_mut() {
+                fields.remove("holds");
+            }
+            serde_json::from_value(proof).map_err(failed)?
+        };
+        let accounts: Vec<_> = proved.accounts.iter().map(|named| (named.account, named.owner)).collect();
+        let call = payout::call(proved.header.number, &accounts, &proved.proof);
+        let call = call.ok_or_else(|| failed("no proof of a chain"))?;
+        let receipt = self.send(self.account(0)?, self.contract, call).await?;
+        gas_of(&receipt)
+    }
+
+    /// The tokens that an address has.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub async fn tokens(&self, who: &str) -> Result<u128, Failure> {
+        let who: Address = who.parse().map_err(failed)?;
+        let data = Bytes::from(balanceOfCall { who }.abi_encode());
+        let answer = self.ask("eth_call", json!([{ "to": self.token, "data": data }, "latest"])).await?;
+        let answer: U256 = serde_json::from_value(answer).map_err(failed)?;
+        u128::try_from(answer).map_err(failed)
+    }
+
+    /// What the operator's transactions took, all together.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub async fn operators_gas(&self) -> Result<u64, Failure> {
+        let head = self.number(self.ask("eth_blockNumber", json!([])).await?)?;
+        let mut sum = 0;
+        for number in 0..=head {
+            let block = self.ask("eth_getBlockReceipts", json!([format!("{number:#x}")])).await?;
+            for receipt in block.as_array().into_iter().flatten() {
+                let from: Address = serde_json::from_value(receipt["from"].clone()).map_err(failed)?;
+                if from == self.operator {
+                    sum += gas_of(receipt)?;
+                }
+            }
+        }
+        Ok(sum)
+    }
+
+    fn number(&self, value: Value) -> Result<u64, Failure> {
+        let value: U256 = serde_json::from_value(value).map_err(failed)?;
+        u64::try_from(value).map_err(failed)
+    }
+
+    async fn ask(&self, method: &str, params: Value) -> Result<Value, Failure> {
+        let question = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let answer = self.client.post(&self.url).json(&question).send().await.map_err(failed)?;
+        let mut answer: Value = answer.json().await.map_err(failed)?;
+        match answer.get("error") {
+            Some(error) => Err(failed(format!("{method}: {error}"))),
+            None => Ok(answer["result"].take()),
+        }
+    }
+
+    async fn create(&self, from: Address, code: Vec<u8>) -> Result<Address, Failure> {
+        let receipt =
+            self.transact(json!({ "from": from, "data": Bytes::from(code), "gas": "0xe4e1c0" })).await?;
+        serde_json::from_value(receipt["contractAddress"].clone()).map_err(failed)
+    }
+
+    async fn send(&self, from: Address, to: Address, data: Vec<u8>) -> Result<Value, Failure> {
+        self.transact(json!({ "from": from, "to": to, "data": Bytes::from(data) })).await
+    }
+
+    /// Sends as one of anvil's accounts, and waits for the receipt.
+    async fn transact(&self, transaction: Value) -> Result<Value, Failure> {
+        let hash = self.ask("eth_sendTransaction", json!([transaction])).await?;
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let receipt = self.ask("eth_getTransactionReceipt", json!([hash])).await?;
+            if !receipt.is_null() {
+                return match receipt["status"].as_str() {
+                    Some("0x1") => Ok(receipt),
+                    _ => Err(failed(format!("the transaction {hash} had no effect"))),
+                };
+            }
+            if Instant::now() > until {
+                return Err(failed(format!("the transaction {hash} is not mined")));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn gas_of(receipt: &Value) -> Result<u64, Failure> {
+    let gas: U256 = serde_json::from_value(receipt["gasUsed"].clone()).map_err(failed)?;
+    u64::try_from(gas).map_err(failed)
+}
+
+impl Drop for DemoChain {
+    fn drop(&mut self) {
+        let _ = self.anvil.kill();
+        let _ = self.anvil.wait();
+    }
+}

@@ -1,0 +1,128 @@
+//! `[ethereum]`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{SettlementBackend, section};
+use crate::{
+    config::{Config, HumanDuration, Problems},
+    core::market::address::Address,
+};
+
+/// When something on the chain is there for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChainFinality {
+    /// When consensus says so.
+    Finalized,
+    /// A little earlier.
+    Safe,
+    /// With `final_depth` blocks on top: for chains of one's own.
+    Depth,
+}
+
+section! {
+    /// The chain, when `settlement.backend` is `ethereum`.
+    Ethereum {
+        /// Name of the settlement domain, whose hash the contract was deployed with.
+        domain: String = "ethereum".to_owned();
+        /// The chain's id: 1 is the main chain.
+        chain_id: u64 = 1;
+        /// JSON-RPC address of a node.
+        rpc_url: String = String::new();
+        /// Address of a beacon node's API, from which blobs are read back.
+        beacon_url: String = String::new();
+        /// When the beacon chain's slot 0 was, in seconds since 1970. 0: blobs are asked for by the numbers of blocks, as test chains
+        /// want it.
+        genesis_time: u64 = 1_606_824_023;
+        /// Seconds in a slot.
+        slot_seconds: u64 = 12;
+        /// The settlement contract's address.
+        contract: String = String::new();
+        /// The block in which the contract was made: nothing of it is earlier.
+        from_block: u64 = 0;
+        /// Blocks in one question for events, at most.
+        log_range: u64 = 2_000;
+        /// The operator's key: an encrypted JSON key file (version 3).
+        keystore: PathBuf = PathBuf::new();
+        /// The file with the password of the key file.
+        password_file: PathBuf = PathBuf::new();
+        /// A key in AWS KMS instead of a key file. Not supported yet.
+        kms_key: String = String::new();
+        /// The address that owns the platform's fees. It can't be changed later.
+        treasury: String = String::new();
+        /// Blocks on top of a deposit until it counts.
+        confirmations: u64 = 12;
+        /// When something is there for good: `finalized`, `safe` or `depth`.
+        finality: ChainFinality = ChainFinality::Finalized;
+        /// With `finality = "depth"`: blocks on top.
+        final_depth: u64 = 64;
+        /// The most that a unit of gas may cost, in gwei. At this cap transactions wait, and an alert says so.
+        max_fee_gwei: u64 = 200;
+        /// The most that a unit of blob gas may cost, in gwei.
+        max_blob_fee_gwei: u64 = 100;
+        /// The most gas that one transaction may take.
+        max_gas: u64 = 16_000_000;
+        /// How long the next transaction in line may wait before more is offered for it.
+        bump_after: HumanDuration = HumanDuration::secs(60);
+        /// How long to wait before looking again at what is not there for good yet.
+        poll: HumanDuration = HumanDuration::secs(12);
+        /// How long a node may take to answer.
+        timeout: HumanDuration = HumanDuration::secs(10);
+        /// The key of an oracle that this daemon hosts, which signs the evidence of every block: a key file, or empty.
+        oracle_keystore: PathBuf = PathBuf::new();
+        /// The file with the password of the oracle's key file.
+        oracle_password_file: PathBuf = PathBuf::new();
+    }
+}
+
+impl Ethereum {
+    pub(crate) fn validate(&self, config: &Config, problems: &mut Problems) {
+        if config.settlement.backend != SettlementBackend::Ethereum {
+            return;
+        }
+        for (key, url) in [("rpc_url", &self.rpc_url), ("beacon_url", &self.beacon_url)] {
+            let holds = ["http://", "https://"].iter().any(|scheme| url.starts_with(scheme));
+            problems.require(
+                holds,
+                &format!("ethereum.{key}"),
+                "must be an address such as \"https://node.example:8545\"",
+            );
+        }
+        for (key, text) in [("contract", &self.contract), ("treasury", &self.treasury)] {
+            let problem = text.parse::<Address>().err().map_or_else(String::new, |error| error.to_string());
+            problems.require(problem.is_empty(), &format!("ethereum.{key}"), problem);
+        }
+        problems.require(
+            !self.domain.is_empty() && self.domain.len() <= 64 && !self.domain.contains([',', ' ']),
+            "ethereum.domain",
+            "must have 1 to 64 characters, without blanks and commas",
+        );
+        problems.require(
+            self.kms_key.is_empty(),
+            "ethereum.kms_key",
+            "is not supported yet: name a key file with `ethereum.keystore`",
+        );
+        for (key, path) in [("keystore", &self.keystore), ("password_file", &self.password_file)] {
+            problems.require(!path.as_os_str().is_empty(), &format!("ethereum.{key}"), "must name a file");
+        }
+        problems.require(
+            self.oracle_keystore.as_os_str().is_empty() == self.oracle_password_file.as_os_str().is_empty(),
+            "ethereum.oracle_password_file",
+            "must be given together with `ethereum.oracle_keystore`",
+        );
+        problems.require(self.slot_seconds > 0, "ethereum.slot_seconds", "must be at least 1");
+        problems.require(self.log_range > 0, "ethereum.log_range", "must be at least 1");
+        problems.require(
+            (1..=1_000_000).contains(&self.max_fee_gwei) && (1..=1_000_000).contains(&self.max_blob_fee_gwei),
+            "ethereum.max_fee_gwei",
+            "and `max_blob_fee_gwei` must lie between 1 and 1000000",
+        );
+        problems.require(
+            (100_000..=16_777_216).contains(&self.max_gas),
+            "ethereum.max_gas",
+            "must lie between 100000 and 16777216, the limit of the chain",
+        );
+    }
+}

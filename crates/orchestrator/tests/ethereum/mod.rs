@@ -1,0 +1,10 @@
+//! The Ethereum back end on a real chain of one's own (anvil), which stops, forgets, and changes its mind when a test says so.
+//! `cargo xtask test` fetches it; `ORCHESTRATOR_TEST_EMBEDDED_ONLY=1` goes without.
+
+mod anvil;
+mod da;
+mod deposits;
+mod faults;
+mod rollup;
+mod sender;
+mod world;
