@@ -1,6 +1,8 @@
 //! Asks every configured dependency how it is, all at once: whether it answers and how fast, what version it is, what
 //! is wrong with it, and how that is mended. Changes nothing.
 
+#[cfg(feature = "ethereum")]
+mod chain;
 mod running;
 
 use std::{
@@ -17,7 +19,7 @@ use super::host::data_dir;
 use crate::{
     config::{
         Config,
-        section::{DatabaseBackend, Settlement, StorageBackend},
+        section::{DatabaseBackend, Settlement, SettlementBackend, StorageBackend},
     },
     error::ErrorCode,
     resource::{Resource as _, check::Finding},
@@ -102,7 +104,15 @@ pub async fn doctor(config: &Config) -> Vec<Checkup> {
     if config.storage.backend == StorageBackend::Filesystem {
         checks.push_back(directory("storage", config.data.dir.join("storage")));
     }
-    checks.push_back(directory("settlement", Settlement::directory(config)));
+    match config.settlement.backend {
+        SettlementBackend::Local => {
+            checks.push_back(directory("settlement", Settlement::directory(config)));
+        }
+        SettlementBackend::Ethereum => {
+            #[cfg(feature = "ethereum")]
+            checks.push_back(chain::chain(config));
+        }
+    }
     checks.push_back(vault_key(config));
     let (daemon, here, elsewhere) =
         tokio::join!(running::running(config), checks.collect::<Vec<_>>(), remote(config));

@@ -217,6 +217,9 @@ impl Rollup {
         let reward = self.read(self.world.contract, rewardsCall { who: USER.parse().unwrap() }).await;
         assert_eq!(reward - before, BOND);
         let id = format!("final/{}/{}", found.block.header.number, found.block.hash);
+        // Only when the fall is there for good.
+        assert_eq!(self.status(&id).await, TransactionStatus::Pending);
+        self.world.anvil.mine(DEPTH).await;
         assert!(matches!(self.status(&id).await, TransactionStatus::Rejected(_)));
         self.round.fetch_add(1, Ordering::Relaxed);
         self.post_bond().await;
@@ -378,5 +381,32 @@ async fn an_operator_that_lies_loses_its_bond_each_time() {
     let header = BlockHeader { total, ..rollup.header(None, &records, &steps, &end) };
     let id = rollup.register(&header, steps, &encode_records(1, &records)).await.unwrap();
     assert_eq!(rollup.status(&id).await, TransactionStatus::Included);
+    assert_eq!(rollup.look().await.right, 1);
+}
+
+#[tokio::test]
+async fn a_registration_that_goes_with_a_block_of_the_chain_comes_again() {
+    let Some(rollup) = Rollup::start().await else { return };
+    let records = opening();
+    let mut state = rollup.state.clone();
+    let steps = execute(&mut state, BlockFormat::Steps, &records).unwrap();
+    let total = orchestrator::core::market::money::Amount(600);
+    let header = BlockHeader { total, ..rollup.header(None, &records, &steps, &state.step_state()) };
+    rollup.register(&header, steps, &encode_records(1, &records)).await.unwrap();
+    let id = rollup.settlement.update_state("u", &header).await.unwrap();
+    assert_eq!(rollup.status(&id).await, TransactionStatus::Included);
+
+    // The last block of the chain goes, and the registration with it: nobody calls that a refusal.
+    rollup.world.anvil.ask("anvil_reorg", json!([1, []])).await;
+    assert_eq!(rollup.settlement.last_settled().await.unwrap().number, 0);
+    assert_eq!(rollup.status(&id).await, TransactionStatus::Pending);
+    let again = rollup.settlement.update_state("u", &header).await;
+    assert!(matches!(again, Err(SettlementError::Unavailable(_))), "{again:?}");
+    // What looks after open transactions sends it again, the same bytes under the same nonce.
+    let mined = rollup.world.mined().await;
+    assert_eq!(rollup.settlement.tend().await.unwrap(), Vec::<String>::new());
+    eventually("it is registered again", async || rollup.status(&id).await == TransactionStatus::Included)
+        .await;
+    assert_eq!(rollup.world.mined().await, mined + 1);
     assert_eq!(rollup.look().await.right, 1);
 }

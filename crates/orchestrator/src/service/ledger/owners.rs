@@ -51,10 +51,12 @@ impl<'a> Owners<'a> {
             return Ok(keys.iter().map(|key| (*key, account_key_hash_in(&hash, None, key))).collect());
         }
         let owners = self.of(keys).await?;
-        Ok(owners
-            .into_iter()
-            .map(|(key, owner)| (key, account_key_hash_in(&hash, Some(&owner), &key)))
-            .collect())
+        let name = |key: &AccountKey| match key {
+            // Its name is its hash.
+            AccountKey::Unclaimed(hash) => Some((*key, *hash)),
+            _ => Some((*key, account_key_hash_in(&hash, Some(owners.get(key)?), key))),
+        };
+        Ok(keys.iter().filter_map(name).collect())
     }
 
     /// How records name one account; `None` when its owner has no address on the chain.
@@ -106,8 +108,8 @@ impl<'a> Owners<'a> {
             self.find::<Provider>(keys.iter().filter_map(provider_of).map(text).collect()).await?;
         let owner = |key: &AccountKey| match key {
             AccountKey::Fees | AccountKey::External => self.treasury,
-            // Its name is its hash already; whose it is stands in the deposit.
-            AccountKey::Unclaimed(_) => Some(Address([0; 20])),
+            // Whose it is stands in the deposit, and nowhere here.
+            AccountKey::Unclaimed(_) => None,
             _ => match (consumer_of(key), provider_of(key)) {
                 (Some(id), _) => consumers.get(&id.to_string()).and_then(|found| found.owner),
                 (None, Some(id)) => providers.get(&id.to_string()).and_then(|found| found.owner),

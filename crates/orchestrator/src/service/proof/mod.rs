@@ -234,6 +234,9 @@ impl ProofService {
 
     /// The owner of an account and how records name it.
     async fn name(&self, domain: &DomainId, account: AccountKey) -> Result<(Option<Address>, ShortHash)> {
+        if let AccountKey::Unclaimed(hash) = account {
+            return Ok((None, hash));
+        }
         let treasury = self.domains.treasury(domain)?;
         let owner = Owners::new(self.store.reader(), domain, treasury).owner(account).await?;
         if treasury.is_some() && owner.is_none() {

@@ -59,17 +59,43 @@ impl Place {
     /// # Errors
     /// [`SettlementError::Unavailable`], also for events that can't be read.
     pub async fn blocks(&self, node: &Node) -> Result<BTreeMap<u64, RegisteredBlock>> {
+        let mut blocks = BTreeMap::new();
+        for log in self.events(node).await? {
+            self.follow(&mut blocks, &log)?;
+        }
+        Ok(blocks)
+    }
+
+    /// Whether a block was registered and fell, for good: by an event that lies in the chain's block `settled` or before it.
+    ///
+    /// # Errors
+    /// As [`Place::blocks`].
+    pub async fn fell(&self, node: &Node, number: u64, hash: &Hash32, settled: u64) -> Result<bool> {
+        let (mut blocks, mut fell) = (BTreeMap::new(), false);
+        for log in self.events(node).await? {
+            let stands = |blocks: &BTreeMap<u64, RegisteredBlock>| {
+                blocks.get(&number).is_some_and(|block| block.hash == *hash)
+            };
+            let before = stands(&blocks);
+            self.follow(&mut blocks, &log)?;
+            match (before, stands(&blocks)) {
+                (true, false) => fell = log.block_number.is_some_and(|block| block <= settled),
+                (_, true) => fell = false,
+                (false, false) => {}
+            }
+        }
+        Ok(fell)
+    }
+
+    /// The events that tell which blocks stand.
+    async fn events(&self, node: &Node) -> Result<Vec<Log>> {
         let wanted = vec![
             Settlement::Registered::SIGNATURE_HASH,
             Settlement::Fallen::SIGNATURE_HASH,
             Settlement::ExitOpened::SIGNATURE_HASH,
         ];
         let filter = Filter::new().address(self.contract).event_signature(wanted);
-        let mut blocks = BTreeMap::new();
-        for log in logs::all(node, &filter, self.from_block, self.log_range).await? {
-            self.follow(&mut blocks, &log)?;
-        }
-        Ok(blocks)
+        logs::all(node, &filter, self.from_block, self.log_range).await
     }
 
     fn follow(&self, blocks: &mut BTreeMap<u64, RegisteredBlock>, log: &Log) -> Result<()> {

@@ -28,6 +28,7 @@ use self::{
     abi::Settlement,
     blocks::{Place, RegisteredBlock, header_for},
     deposits::{Deposits, LogSettings},
+    node::not_now,
     oracles::Oracles,
     sender::{Sender, Status},
 };
@@ -130,15 +131,27 @@ impl EthereumSettlement {
         Ok(found)
     }
 
+    /// Whether a block that is not there fell, for good. If not, its registration went with a block of the chain, and will be
+    /// sent again.
+    async fn fell(&self, number: u64, hash: &Hash32) -> Result<bool> {
+        let node = self.sender.node();
+        match node.settled(self.sender.finality()).await? {
+            Some(settled) => self.place.fell(node, number, hash, settled.number).await,
+            None => Ok(false),
+        }
+    }
+
     /// How far a registered block is on its way to finality; makes it final as soon as the contract lets it.
     async fn finality(&self, number: u64, hash: Hash32) -> Result<TransactionStatus> {
         let (node, contract) = (self.sender.node(), self.sender.contract());
         let head = node.head().await?;
         let found = node.read(contract, &Settlement::blockAtCall { number }, head.number).await?;
         if found.hash.0 != hash.0 {
-            return Ok(TransactionStatus::Rejected(
-                "the block does not stand on the chain any more".to_owned(),
-            ));
+            return Ok(match self.fell(number, &hash).await? {
+                true => TransactionStatus::Rejected("the block fell".to_owned()),
+                // The chain changed its mind, and will hear of the registration again.
+                false => TransactionStatus::Pending,
+            });
         }
         if let Some(settled) = node.settled(self.sender.finality()).await? {
             match node.read(contract, &Settlement::lastFinalCall {}, settled.number).await {
@@ -206,7 +219,16 @@ impl SettlementClient for EthereumSettlement {
             Err(error) => {
                 // The oracles may have changed; whoever gathers signatures must know the present ones.
                 self.oracles.refresh(self.sender.node()).await?;
-                Err(error)
+                let head = self.sender.node().head().await?.number;
+                let last =
+                    self.sender.node().read(self.sender.contract(), &Settlement::lastRegisteredCall {}, head);
+                match error {
+                    // The block before it went with a block of the chain, and comes again.
+                    SettlementError::Refused(reason) if last.await?.saturating_add(1) < header.number => {
+                        Err(not_now(format!("the block before it is not registered: {reason}")))
+                    }
+                    error => Err(error),
+                }
             }
         }
     }
@@ -225,7 +247,10 @@ impl SettlementClient for EthereumSettlement {
         if found.hash.0 == hash.0 {
             return Ok(finality_id(number, &hash));
         }
-        Err(SettlementError::Refused(format!("block {number} does not stand on the chain")))
+        match self.fell(number, &hash).await? {
+            true => Err(SettlementError::Refused(format!("block {number} fell"))),
+            false => Err(not_now(format!("block {number} is not registered just now"))),
+        }
     }
 
     async fn transaction(&self, id: &str) -> Result<TransactionStatus> {

@@ -193,6 +193,15 @@ impl Node {
         self.provider.get_transaction_count(address).block_id(at.into()).await.map_err(failed)
     }
 
+    /// What an address has, in wei; at most what fits 128 bits.
+    ///
+    /// # Errors
+    /// As [`Node::chain_id`].
+    pub async fn balance(&self, address: Address) -> Result<u128> {
+        let balance = self.provider.get_balance(address).await.map_err(failed)?;
+        Ok(u128::try_from(balance).unwrap_or(u128::MAX))
+    }
+
     /// Where a transaction was executed.
     ///
     /// # Errors

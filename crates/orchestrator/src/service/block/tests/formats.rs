@@ -24,7 +24,7 @@ impl World {
         let found = self.db.list_all::<Block>(Filter::eq("state", "sealed")).await.unwrap();
         let Stored { version, value: mut block } = found.into_iter().next().unwrap();
         let records = self.ports.store.records(&block).await.unwrap();
-        let own = std::mem::replace(&mut block.header.next_market, None);
+        let own = block.header.next_market.take();
         assert!(own.is_some());
         block.header.events_root = events_root(&records);
         block.hash = header_hash(&block.header);
@@ -34,7 +34,7 @@ impl World {
         tip.value.hash = block.hash;
         changes.replace(tip.version, &tip.value);
         for job in self.db.list_all::<Job>(Filter::eq("kind", "generate_proof")).await.unwrap() {
-            changes.delete(schema::JOBS, &job.value.id.to_string(), Expect::Version(job.version));
+            changes.delete(schema::JOBS, job.value.id.to_string(), Expect::Version(job.version));
         }
         enqueue(&mut changes, &self.work.ids, JobKind::GenerateProof, &block, "t");
         self.db.commit(changes).await.unwrap();
