@@ -148,6 +148,34 @@ async fn proofs_of_accounts_hold_for_who_shares_no_code_with_us() {
 }
 
 #[tokio::test]
+async fn what_funding_takes_is_told_to_who_may_know() {
+    let market = Settled::new().await;
+    let Settled { api, consumer, unit, allocation, .. } = &market;
+    let money = format!("/accounts/consumer:{}/deposits", consumer.id);
+    // On the local layer the operator stands in: there is nothing to sign.
+    let paying_in = api.get(&consumer.key, &format!("{money}?amount=5")).await.ok(200);
+    assert_eq!((&paying_in["calls"], &paying_in["waiting"]), (&json!([]), &json!([])));
+    let funded = api.get(&consumer.key, &format!("/allocations/{allocation}/funding")).await.ok(200);
+    assert_eq!((&funded["required"], &funded["missing"]), (&json!("0"), &json!("0")));
+    let poor = api.consumer().await;
+    let ask = json!({ "unit": unit, "bytes": 1_u64 << 20, "period_ms": 86_400_000_u64 });
+    let reserved = api.post(&poor.key, "/allocations/reserve", ask).await.ok(202);
+    let path = format!("/allocations/{}/funding", reserved["id"].as_str().unwrap());
+    let funding = api.get(&poor.key, &path).await.ok(200);
+    assert_eq!((&funding["balance"], &funding["missing"]), (&json!("0"), &funding["required"]));
+    assert_ne!(funding["required"], "0");
+
+    api.get(&consumer.key, &path).await.problem(404, "not_found", None);
+    api.get(&poor.key, &money).await.problem(404, "not_found", None);
+    api.get(&consumer.key, &format!("{money}?amount=x")).await.problem(
+        400,
+        "invalid_parameter",
+        Some("amount"),
+    );
+    api.get(&api.operator, "/accounts/fees/deposits").await.problem(422, "invalid_field", Some("account"));
+}
+
+#[tokio::test]
 async fn terms_of_units_and_allocations_are_proved_until_they_change() {
     let market = Settled::new().await;
     let Settled { api, provider, consumer, unit, allocation } = &market;

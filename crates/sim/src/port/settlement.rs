@@ -10,8 +10,8 @@ use orchestrator::{
             attestation::EvidenceOracles,
             da::{DaClient, DaError, DaLimits},
             settlement::{
-                BlockProof, Deposit, SettledBlock, SettlementClient, SettlementError, TransactionStatus,
-                WithdrawalClaim,
+                BlockProof, CallToSign, Deposit, SettledBlock, SettlementClient, SettlementError,
+                TransactionStatus, WithdrawalClaim,
             },
         },
         market::{
@@ -118,6 +118,10 @@ impl SettlementClient for FaultySettlement {
 
     async fn deposits(&self, after: u64, limit: usize) -> Result<Vec<Deposit>> {
         through!(self.faults, Port::Settlement, self.layer.deposits(after, limit), away())
+    }
+
+    fn deposit_calls(&self, owner: Address, account: AccountKey, amount: Amount) -> Vec<CallToSign> {
+        self.layer.deposit_calls(owner, account, amount)
     }
 
     async fn deposit(&self, key: &str, account: AccountKey, amount: Amount) -> Result<Deposit> {

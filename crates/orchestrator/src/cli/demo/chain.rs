@@ -213,18 +213,19 @@ impl DemoChain {
         Ok(self.account(at)?.to_string())
     }
 
-    /// An owner pays in for an account.
+    /// An owner gets tokens, and makes the calls that the API says.
     ///
     /// # Errors
-    /// When the chain does not take it.
-    pub async fn deposit(&self, owner: &str, name: &str, amount: u128) -> Result<(), Failure> {
+    /// When the chain does not take them.
+    pub async fn pay_in(&self, owner: &str, amount: u128, calls: &Value) -> Result<(), Failure> {
         let owner: Address = owner.parse().map_err(failed)?;
-        let tokens = U256::from(amount);
-        self.send(owner, self.token, mintCall { to: owner, amount: tokens }.abi_encode()).await?;
-        let approve = approveCall { spender: self.contract, amount: tokens };
-        self.send(owner, self.token, approve.abi_encode()).await?;
-        let deposit = Settlement::depositCall { owner, name: name.to_owned(), amount };
-        self.send(owner, self.contract, deposit.abi_encode()).await?;
+        let mint = mintCall { to: owner, amount: U256::from(amount) };
+        self.send(owner, self.token, mint.abi_encode()).await?;
+        for call in calls.as_array().into_iter().flatten() {
+            let to: Address = serde_json::from_value(call["to"].clone()).map_err(failed)?;
+            let data: Bytes = serde_json::from_value(call["data"].clone()).map_err(failed)?;
+            self.send(owner, to, data.to_vec()).await?;
+        }
         Ok(())
     }
 
@@ -331,6 +332,16 @@ fn gas_of(receipt: &Value) -> Result<u64, Failure> {
 
 impl Drop for DemoChain {
     fn drop(&mut self) {
+        // npm's anvil is a script around the program, which hands a polite request on, and a kill not.
+        let pid = self.anvil.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        let until = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < until {
+            if !matches!(self.anvil.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.anvil.kill();
         let _ = self.anvil.wait();
     }

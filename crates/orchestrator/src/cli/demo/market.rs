@@ -341,7 +341,8 @@ impl<'a> Market<'a> {
     async fn pay_in(&self, owner: &str, account: &str, amount: u128) -> Result<(), Failure> {
         #[cfg(feature = "ethereum")]
         if let Some(chain) = self.chain {
-            chain.deposit(owner, account, amount).await?;
+            let paying_in = self.api.get(&format!("/accounts/{account}/deposits?amount={amount}")).await?;
+            chain.pay_in(owner, amount, &paying_in["calls"]).await?;
             return wait_for("the deposit", || async {
                 Ok((self.balance(account).await? >= amount).then_some(()))
             })

@@ -9,8 +9,8 @@ use crate::core::{
     madara::{
         attestation::EvidenceOracles,
         settlement::{
-            BlockProof, Deposit, SettledBlock, SettlementClient, SettlementError, TransactionStatus,
-            WithdrawalClaim,
+            BlockProof, CallToSign, Deposit, SettledBlock, SettlementClient, SettlementError,
+            TransactionStatus, WithdrawalClaim,
         },
     },
     market::{
@@ -92,6 +92,10 @@ impl SettlementClient for GuardedSettlement {
 
     async fn deposits(&self, after: u64, limit: usize) -> Result<Vec<Deposit>, SettlementError> {
         self.guard.call(self.inner.deposits(after, limit)).await
+    }
+
+    fn deposit_calls(&self, owner: Address, account: AccountKey, amount: Amount) -> Vec<CallToSign> {
+        self.inner.deposit_calls(owner, account, amount)
     }
 
     async fn deposit(

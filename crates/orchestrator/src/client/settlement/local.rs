@@ -14,8 +14,8 @@ use crate::core::{
     madara::{
         attestation::EvidenceOracles,
         settlement::{
-            BlockProof, Deposit, SettledBlock, SettlementClient, SettlementError, TransactionStatus,
-            WithdrawalClaim,
+            BlockProof, CallToSign, Deposit, SettledBlock, SettlementClient, SettlementError,
+            TransactionStatus, WithdrawalClaim,
         },
     },
     market::{
@@ -225,6 +225,10 @@ impl SettlementClient for LocalSettlement {
     async fn deposits(&self, after: u64, limit: usize) -> Result<Vec<Deposit>> {
         let rules = self.rules;
         self.look(move |chain, now| chain.deposits(&rules, now, after, limit)).await
+    }
+
+    fn deposit_calls(&self, _owner: Address, _account: AccountKey, _amount: Amount) -> Vec<CallToSign> {
+        Vec::new()
     }
 
     async fn deposit(&self, key: &str, account: AccountKey, amount: Amount) -> Result<Deposit> {

@@ -20,8 +20,8 @@ use super::{
     view::{
         common::Nothing,
         ledger::{
-            AccountView, ClaimView, Contest, Decide, DepositView, DisputeView, LedgerView, MarketProofView,
-            MoveCollateral, MoveMoney, ProofView, TransferView,
+            AccountView, ClaimView, Contest, Decide, DepositView, DisputeView, FundingView, LedgerView,
+            MarketProofView, MoveCollateral, MoveMoney, PayingInView, ProofView, TransferView,
         },
     },
 };
@@ -35,6 +35,7 @@ use crate::{
             account::AccountKey,
             event::Audience,
             ids::{AllocationId, DisputeId, UnitId},
+            money::Amount,
             terms::DomainId,
         },
     },
@@ -46,7 +47,8 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(get_account))
         .routes(routes!(list_transfers))
-        .routes(routes!(deposit))
+        .routes(routes!(deposit, paying_in))
+        .routes(routes!(funding))
         .routes(routes!(collateral))
         .routes(routes!(withdraw))
         .routes(routes!(account_proof))
@@ -95,6 +97,41 @@ async fn deposit(
 ) -> Result<Response> {
     let receipt = state.accounts.deposit(&posted.call, key, posted.body.amount.0).await?;
     Ok(accepted(StatusCode::CREATED, DepositView::from(receipt)))
+}
+
+/// How much.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct PayingInQuery {
+    /// How much is to be paid in, in base units; without it only what is on its way is told.
+    #[param(value_type = Option<String>)]
+    amount: Option<Amount>,
+}
+
+/// What the owner signs to pay in on a chain, and which deposits are on their way.
+#[utoipa::path(get, path = "/accounts/{id}/deposits", tag = "money",
+    params(("id" = String, Path, description = "`consumer:<id>` or `provider:<id>`"), PayingInQuery),
+    responses((status = 200, body = PayingInView)))]
+async fn paying_in(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Named(key): Named<AccountKey>,
+    Params(query): Params<PayingInQuery>,
+) -> Result<Json<PayingInView>> {
+    let amount = query.amount.unwrap_or(Amount::ZERO);
+    Ok(Json(state.accounts.paying_in(&caller.call, key, amount).await?.into()))
+}
+
+/// What funding the allocation takes, and what its consumer signs when money is missing.
+#[utoipa::path(get, path = "/allocations/{id}/funding", tag = "allocations",
+    params(("id" = String, Path, description = "Allocation id")), responses((status = 200, body = FundingView)))]
+async fn funding(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Named(id): Named<AllocationId>,
+) -> Result<Json<FundingView>> {
+    Ok(Json(state.accounts.funding(&caller.call, id).await?.into()))
 }
 
 /// Posts a provider's collateral out of its earnings, or takes it back.

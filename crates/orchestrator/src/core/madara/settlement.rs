@@ -100,6 +100,19 @@ pub struct Deposit {
     pub at: Timestamp,
 }
 
+/// A call of a contract that an owner signs and sends by itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CallToSign {
+    /// What it does, for people.
+    pub what: String,
+    /// The chain.
+    pub chain_id: u64,
+    /// The contract's address.
+    pub to: String,
+    /// The call data, in hex.
+    pub data: String,
+}
+
 /// A claim on withdrawable money.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct WithdrawalClaim {
@@ -175,6 +188,9 @@ pub trait SettlementClient: Send + Sync + 'static {
 
     /// Up to `limit` deposits after the one with index `after`.
     async fn deposits(&self, after: u64, limit: usize) -> Result<Vec<Deposit>, SettlementError>;
+
+    /// The calls by which an owner pays so much in to its account, in their order; none on layers that take no calls.
+    fn deposit_calls(&self, owner: Address, account: AccountKey, amount: Amount) -> Vec<CallToSign>;
 
     /// Puts money in, as a user's own transaction would; only layers that stand in for a chain do it.
     async fn deposit(

@@ -88,8 +88,8 @@ pub struct LedgerAudit {
 /// The service.
 #[derive(Clone)]
 pub struct AccountService {
-    work: Work,
-    domains: SettlementDomains,
+    pub(super) work: Work,
+    pub(super) domains: SettlementDomains,
     watcher: Arc<DepositWatcher>,
 }
 

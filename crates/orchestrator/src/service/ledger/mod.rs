@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod charge;
 pub mod deposits;
 pub mod dispute;
+pub mod funding;
 pub mod owners;
 
 pub use accounts::AccountService;

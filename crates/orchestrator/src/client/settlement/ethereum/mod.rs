@@ -13,6 +13,7 @@ pub mod journal;
 pub mod logs;
 pub mod node;
 pub mod oracles;
+pub mod payin;
 pub mod payout;
 pub mod sender;
 pub mod signer;
@@ -20,7 +21,7 @@ pub mod watch;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use alloy::sol_types::SolCall as _;
+use alloy::{primitives::Address as ChainAddress, sol_types::SolCall as _};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
@@ -38,8 +39,8 @@ use crate::{
         madara::{
             attestation::EvidenceOracles,
             settlement::{
-                BlockProof, Deposit, SettledBlock, SettlementClient, SettlementError, TransactionStatus,
-                WithdrawalClaim,
+                BlockProof, CallToSign, Deposit, SettledBlock, SettlementClient, SettlementError,
+                TransactionStatus, WithdrawalClaim,
             },
         },
         market::{
@@ -62,6 +63,7 @@ pub struct EthereumSettlement {
     deposits: Deposits,
     treasury: Address,
     oracles: Oracles,
+    token: ChainAddress,
     place: Place,
     /// Blocks as they were registered, as of the last reading.
     known: Mutex<BTreeMap<u64, RegisteredBlock>>,
@@ -84,6 +86,7 @@ impl EthereumSettlement {
         if found.0 != domain_hash(&domain).0 {
             return Err(SettlementError::Refused(format!("the contract is not that of domain `{domain}`")));
         }
+        let token = sender.node().read(sender.contract(), &Settlement::TOKENCall {}, head.number).await?;
         oracles.refresh(sender.node()).await?;
         let place = Place {
             domain: domain.clone(),
@@ -92,7 +95,7 @@ impl EthereumSettlement {
             log_range: settings.log_range,
         };
         let (deposits, known) = (Deposits::new(settings), Mutex::default());
-        Ok(Self { domain, sender, deposits, treasury, oracles, place, known })
+        Ok(Self { domain, sender, deposits, treasury, oracles, token, place, known })
     }
 }
 
@@ -303,6 +306,10 @@ impl SettlementClient for EthereumSettlement {
 
     async fn deposits(&self, after: u64, limit: usize) -> Result<Vec<Deposit>> {
         self.deposits.after(&self.sender, after, limit).await
+    }
+
+    fn deposit_calls(&self, owner: Address, account: AccountKey, amount: Amount) -> Vec<CallToSign> {
+        payin::calls((self.sender.chain(), self.sender.contract(), self.token), owner, account, amount)
     }
 
     async fn deposit(&self, _key: &str, _account: AccountKey, _amount: Amount) -> Result<Deposit> {

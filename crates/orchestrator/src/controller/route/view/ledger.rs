@@ -5,16 +5,20 @@ use utoipa::ToSchema;
 
 use super::common::{Money, Time, word};
 use crate::{
-    core::market::{
-        account::Transfer,
-        block::BlockHeader,
-        dispute::{Dispute, DisputeKind},
-        ids::AllocationId,
-        state::{AccountProof, AccountsProof, MarketProof},
+    core::{
+        madara::settlement::{CallToSign, Deposit},
+        market::{
+            account::Transfer,
+            block::BlockHeader,
+            dispute::{Dispute, DisputeKind},
+            ids::AllocationId,
+            state::{AccountProof, AccountsProof, MarketProof},
+        },
     },
     service::ledger::{
         accounts::{AccountView as Known, DepositReceipt, LedgerAudit},
         dispute::{Decision, OpenDispute},
+        funding::{Funding, PayingIn},
     },
     service::proof::{
         ClaimReceipt, NamedAccount, ProvedAccount, ProvedAccounts, ProvedMarket, verify_account_proof,
@@ -208,6 +212,72 @@ impl From<ProvedMarket> for MarketProofView {
             header: proved.header,
             text: proved.text,
             proof: proved.proof,
+        }
+    }
+}
+
+/// How to pay in to an account, and what is on its way.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PayingInView {
+    /// The account.
+    pub account: String,
+    /// Calls that the owner signs and sends, in this order: each with `what` it does, `chain_id`, `to` and `data`. None where the
+    /// operator books deposits, and without an amount.
+    #[schema(value_type = Vec<Object>)]
+    pub calls: Vec<CallToSign>,
+    /// Deposits for the account that the chain has, and that are not booked yet.
+    pub waiting: Vec<WaitingView>,
+}
+
+/// A deposit on its way.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WaitingView {
+    /// Its index on the chain.
+    pub index: u64,
+    /// How much.
+    pub amount: Money,
+    /// Whether it has enough confirmations; it is booked at the next look.
+    pub confirmed: bool,
+    /// When it was made.
+    pub at: Time,
+}
+
+impl From<PayingIn> for PayingInView {
+    fn from(paying_in: PayingIn) -> Self {
+        let waiting = |deposit: Deposit| WaitingView {
+            index: deposit.index,
+            amount: deposit.amount.into(),
+            confirmed: deposit.confirmed,
+            at: deposit.at.into(),
+        };
+        Self {
+            account: paying_in.account.to_string(),
+            calls: paying_in.calls,
+            waiting: paying_in.waiting.into_iter().map(waiting).collect(),
+        }
+    }
+}
+
+/// What funding an allocation takes.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FundingView {
+    /// What its escrow needs; zero when it is not reserved any more.
+    pub required: Money,
+    /// What its consumer can spend.
+    pub balance: Money,
+    /// How much must come in before it can be funded.
+    pub missing: Money,
+    /// How that comes in.
+    pub paying_in: PayingInView,
+}
+
+impl From<Funding> for FundingView {
+    fn from(funding: Funding) -> Self {
+        Self {
+            required: funding.required.into(),
+            balance: funding.balance.into(),
+            missing: funding.missing.into(),
+            paying_in: funding.paying_in.into(),
         }
     }
 }
