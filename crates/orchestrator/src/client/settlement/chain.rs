@@ -15,9 +15,9 @@ use crate::core::{
         money::Amount,
         quantity::{Micros, Timestamp},
         state::{
-            AccountProof, STEP_RECORDS, Step, StepState, account_key_hash,
+            AccountProof, Step, StepState, account_key_hash,
             header::{genesis_root, header_hash},
-            steps_root, verify_account,
+            step_sizes, steps_root, verify_account,
         },
         terms::DomainId,
     },
@@ -235,9 +235,7 @@ impl Chain {
             return refused("the block has an older format than its parent");
         }
         let Some(end) = StepState::end_of(header) else { return Ok(()) };
-        let records = header.records as usize;
-        let counts = (0..records).step_by(STEP_RECORDS).map(|at| STEP_RECORDS.min(records - at));
-        if !steps.iter().map(|step| step.count as usize).eq(counts)
+        if !steps.iter().map(|step| step.count as usize).eq(step_sizes(header.records as usize))
             || steps_root(steps) != header.events_root
             || steps.last().is_some_and(|last| last.state != end.hash())
         {

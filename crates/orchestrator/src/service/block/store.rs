@@ -19,12 +19,12 @@ use crate::{
             block::{Block, BlockEvent, BlockFormat, BlockHeader, BlockState, Hash32, transition},
             ids::IdGenerator,
             state::{
-                AccountProof, AccountsProof, LedgerState, MarketProof, Record, STEP_RECORDS, ShortHash, Step,
+                AccountProof, AccountsProof, LedgerState, MarketProof, Record, ShortHash, Step,
                 decode_records, encode_records,
                 hash::{Tag, keccak},
                 header::genesis_root,
                 ledger_state::Mark,
-                steps_root,
+                registered_steps, steps_root,
             },
             terms::DomainId,
         },
@@ -133,8 +133,8 @@ impl BlockStore {
             return Ok(Vec::new());
         }
         let bytes = self.read(&steps_key(header)).await?;
-        let steps =
-            steps_from(&bytes, header.records as usize).filter(|it| steps_root(it) == header.events_root);
+        let steps = registered_steps(&bytes, header.records as usize)
+            .filter(|it| steps_root(it) == header.events_root);
         steps.ok_or_else(|| {
             Error::internal(format!("the stored steps of block {} are damaged", header.number))
         })
@@ -302,15 +302,6 @@ impl BlockStore {
 
 fn steps_key(header: &BlockHeader) -> String {
     format!("steps/{}/{}", header.domain, hex::encode(header.events_root.0))
-}
-
-/// The steps of so many records, from the 64 bytes that each is registered with.
-fn steps_from(bytes: &[u8], records: usize) -> Option<Vec<Step>> {
-    let (steps, rest) = bytes.as_chunks::<{ Step::REGISTERED_BYTES }>();
-    let counts = (0..records).step_by(STEP_RECORDS).map(|at| STEP_RECORDS.min(records - at));
-    let whole = rest.is_empty() && steps.len() == counts.len();
-    let read = |(bytes, count): (&[u8; Step::REGISTERED_BYTES], usize)| Step::from_registered(bytes, count);
-    whole.then(|| steps.iter().zip(counts).map(read).collect())
 }
 
 fn state_key(domain: &DomainId, hash: &Hash32) -> String {

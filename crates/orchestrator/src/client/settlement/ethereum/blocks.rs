@@ -18,7 +18,7 @@ use crate::core::{
     market::{
         block::{BlockHeader, Hash32},
         money::Amount,
-        state::{STEP_RECORDS, Step},
+        state::{Step, registered_steps},
         terms::DomainId,
     },
 };
@@ -121,7 +121,7 @@ impl Place {
 
     fn read(&self, event: &Settlement::Registered, transaction: B256) -> Result<RegisteredBlock> {
         let header = header_of(&self.domain, &event.header);
-        let steps = steps_of(&event.steps, header.records as usize);
+        let steps = registered_steps(&event.steps, header.records as usize);
         Ok(RegisteredBlock {
             hash: Hash32(event.hash.0),
             blobs: event.versionedHashes.iter().map(|hash| Hash32(hash.0)).collect(),
@@ -146,14 +146,6 @@ impl Place {
             _ => None,
         })
     }
-}
-
-fn steps_of(bytes: &[u8], records: usize) -> Option<Vec<Step>> {
-    let (steps, rest) = bytes.as_chunks::<{ Step::REGISTERED_BYTES }>();
-    let counts = (0..records).step_by(STEP_RECORDS).map(|at| STEP_RECORDS.min(records - at));
-    let whole = rest.is_empty() && steps.len() == counts.len();
-    whole
-        .then(|| steps.iter().zip(counts).map(|(bytes, count)| Step::from_registered(bytes, count)).collect())
 }
 
 /// A header of the chain as one of ours.

@@ -18,7 +18,7 @@ pub use header::{evidence_root, header_hash, state_root};
 pub use ledger_state::{ApplyError, LedgerState};
 pub use proof::{AccountProof, AccountsProof, MarketProof, verify_account, verify_accounts, verify_market};
 pub use record::{Record, decode_records, encode_records};
-pub use step::{STEP_RECORDS, Step, StepState, execute, steps_root};
+pub use step::{STEP_RECORDS, Step, StepState, execute, registered_steps, step_sizes, steps_root};
 pub use tree::IndexTree;
 
 #[cfg(test)]

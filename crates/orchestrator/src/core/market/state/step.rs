@@ -54,6 +54,21 @@ impl Step {
     }
 }
 
+/// How many records each step of a block of so many has.
+pub fn step_sizes(records: usize) -> impl ExactSizeIterator<Item = usize> {
+    (0..records).step_by(STEP_RECORDS).map(move |at| STEP_RECORDS.min(records - at))
+}
+
+/// The steps of a block of so many records, from what each is registered with, one after the other; `None` when there are too few or
+/// too many.
+#[must_use]
+pub fn registered_steps(bytes: &[u8], records: usize) -> Option<Vec<Step>> {
+    let (steps, rest) = bytes.as_chunks::<{ Step::REGISTERED_BYTES }>();
+    let sizes = step_sizes(records);
+    let whole = rest.is_empty() && steps.len() == sizes.len();
+    whole.then(|| steps.iter().zip(sizes).map(|(bytes, size)| Step::from_registered(bytes, size)).collect())
+}
+
 /// Everything that the next record may depend on, hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepState {
