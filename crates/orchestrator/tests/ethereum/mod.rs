@@ -3,6 +3,7 @@
 
 mod anvil;
 mod da;
+mod demo;
 mod deposits;
 mod faults;
 mod rollup;

@@ -29,7 +29,7 @@ const RESERVED: u64 = 1 << 30;
 /// Sizes of the files that each consumer stores.
 const FILES: [usize; 4] = [1_000, 200_000, 3_000_000, 9_000_000];
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A consumer with its allocation.
 struct Buyer {

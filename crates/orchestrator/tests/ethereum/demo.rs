@@ -1,0 +1,26 @@
+//! The demo on a chain of its own: a market with owners, from their deposits to their tokens, through the same program that people type.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::tools::tool;
+
+#[test]
+fn the_demo_settles_on_a_chain_and_pays_everybody_by_one_transaction() {
+    let Some(anvil) = tool("ORCHESTRATOR_TEST_ANVIL") else { return };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
+    // It ends with an error of its own when an owner's tokens are not what the ledger says, or a root differs.
+    let output = command.args(["demo", "--chain", "anvil", "--json", "--anvil"]).arg(anvil).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let number = |path: &str| {
+        report.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path}: {report}"))
+    };
+    assert_eq!((&report["ledger_sum"], &report["proof_verified"]), (&"0".into(), &true.into()), "{report}");
+    assert!(
+        number("/verdicts/breached") >= 1 && number("/blocks_verified") >= number("/blocks_final"),
+        "{report}"
+    );
+    assert!(number("/settled/accounts_paid") >= 4 && number("/settled/claim_gas") > 100_000, "{report}");
+}
