@@ -33,7 +33,7 @@ use orchestrator::{
         },
         market::{MarketService, MarketSettings},
         pricing::PricingService,
-        proof::ProofService,
+        proof::{PayoutService, PayoutSettings, ProofService},
         scoring::{ChangeFeed, OfferingService, OfferingSettings, ReputationService, WatchedCommitter},
         settlement::SettlementDomains,
         sla::{EvidenceService, OracleService, SlaService, SlaSettings},
@@ -87,6 +87,7 @@ impl Market {
         let domains = SettlementDomains::new([]);
         let accounts = AccountService::new(work.clone(), domains.clone());
         let store = BlockStore::new(database.clone(), storage.clone());
+        let proofs = ProofService::new(accounts.clone(), store.clone(), domains.clone());
         let credentials = CredentialService::new(
             work.clone(),
             vault.clone(),
@@ -109,7 +110,8 @@ impl Market {
             evidence: EvidenceService::new(work.clone(), SlaSettings::default()),
             sla: SlaService::new(work.clone(), storage, SlaSettings::default()),
             attestations: AttestationService::new(work.clone(), store.clone(), domains.clone()),
-            proofs: ProofService::new(accounts.clone(), store.clone(), domains),
+            payouts: PayoutService::new(work.clone(), proofs.clone(), domains, PayoutSettings::default()),
+            proofs,
             blocks: BlockService::new(work.clone(), store),
             disputes: DisputeService::new(work.clone(), DisputeSettings::default()),
             offerings: offerings.clone(),

@@ -51,6 +51,7 @@ pub const ENTITIES: &[StoredEntity] = &[
     entity("oracle", 1),
     entity("oracle_sight", 1),
     entity("outbox_row", 1),
+    entity("payout", 1),
     entity("price_change", 1),
     entity("probe_access", 1),
     entity("prober_seed", 1),

@@ -210,7 +210,9 @@ impl Work {
                 Err(DatabaseError::AlreadyExists { collection: schema::TRANSFERS, .. })
                     if call.request.is_some() => {}
                 // Two first movements of one account at once: the second one finds the account now.
-                Err(DatabaseError::AlreadyExists { collection: schema::ACCOUNTS, .. }) => {}
+                Err(DatabaseError::AlreadyExists {
+                    collection: schema::ACCOUNTS | schema::PAYOUTS, ..
+                }) => {}
                 Err(error) => return Err(map(error)),
             }
         }

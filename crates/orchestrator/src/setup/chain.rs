@@ -109,6 +109,7 @@ mod ethereum {
         let settlement = EthereumSettlement::connect(domain.clone(), Arc::clone(&sender), logs, parties)
             .await
             .map_err(failed)?;
+        let settlement = if config.pay_out { settlement } else { settlement.without_payouts() };
         let ids = match config.genesis_time {
             0 => BlockIds::Numbers,
             genesis => BlockIds::Slots { genesis, seconds: config.slot_seconds },

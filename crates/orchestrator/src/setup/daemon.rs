@@ -224,6 +224,7 @@ fn api_state(
         sla: services.sla,
         accounts: services.accounts,
         disputes: services.disputes,
+        payouts: services.payouts,
         offerings: services.offerings,
         reputations: services.reputations,
         pricing: services.pricing,

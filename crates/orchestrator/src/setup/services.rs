@@ -34,7 +34,7 @@ use crate::{
         },
         market::{MarketService, MarketSettings, UnitMaintenance},
         pricing::{Controller, PricingService, Reprice},
-        proof::ProofService,
+        proof::{PayoutService, PayoutSettings, ProofService},
         provisioning::{self, ProvisioningSettings},
         scoring::{DailyReputation, OfferingService, OfferingSettings, ReputationService},
         settlement::SettlementDomains,
@@ -81,6 +81,8 @@ pub struct Services {
     pub blocks: BlockService,
     /// Proofs of accounts.
     pub proofs: ProofService,
+    /// Payouts on a chain.
+    pub payouts: PayoutService,
     /// What oracles sign of blocks.
     pub attestations: AttestationService,
     /// What our own canary says.
@@ -130,7 +132,18 @@ impl Services {
             own_health: &own_health,
         };
         let handlers = parts.handlers(&blocks);
-        let triggers = parts.triggers(&allocations, &disputes, &blocks);
+        let proofs = ProofService::new(accounts.clone(), blocks.store.clone(), clients.domains.clone());
+        let payouts = PayoutService::new(
+            work.clone(),
+            proofs.clone(),
+            clients.domains.clone(),
+            PayoutSettings::default(),
+        );
+        let mut triggers = parts.triggers(&allocations, &disputes, &blocks);
+        let pays_out = |domain| clients.domains.get(domain).is_ok_and(|client| client.payouts().is_some());
+        if clients.domains.domains().any(pays_out) {
+            triggers.push(ScheduledTrigger::new(Arc::new(payouts.clone()), config.triggers.pay_out.0));
+        }
         Self {
             keys: Arc::new(KeyService::new(work.clone(), clients.entropy.clone(), KeySettings::default())),
             audit: Arc::new(AuditService::new(clients.database.clone())),
@@ -152,7 +165,8 @@ impl Services {
                 blocks.store.clone(),
                 clients.domains.clone(),
             ),
-            proofs: ProofService::new(accounts.clone(), blocks.store.clone(), clients.domains.clone()),
+            proofs,
+            payouts,
             blocks: BlockService::new(work.clone(), blocks.store),
             market,
             allocations,

@@ -51,7 +51,7 @@ use orchestrator::{
         },
         market::{MarketService, MarketSettings, UnitMaintenance},
         pricing::PricingService,
-        proof::ProofService,
+        proof::{PayoutService, PayoutSettings, ProofService},
         provisioning::{self, ProvisioningSettings},
         scoring::{ChangeFeed, OfferingService, OfferingSettings, ReputationService, WatchedCommitter},
         settlement::SettlementDomains,
@@ -224,6 +224,7 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
     let engine = base.engine(&periods, &blocks);
     let triggers = base.triggers(&allocations, &market, &disputes, &blocks);
     let accounts = AccountService::new(work.clone(), base.domains.clone());
+    let proofs = ProofService::new(accounts.clone(), blocks.store.clone(), base.domains.clone());
     // Nobody works the jobs off while a request waits.
     let access = AccessSettings { wait: Micros::ZERO, ..AccessSettings::default() };
     let state = ApiState::new(Services {
@@ -252,7 +253,13 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
         evidence: EvidenceService::new(work.clone(), base.sla.clone()),
         sla: SlaService::new(work.clone(), base.storage.clone(), base.sla.clone()),
         attestations: AttestationService::new(work.clone(), blocks.store.clone(), base.domains.clone()),
-        proofs: ProofService::new(accounts.clone(), blocks.store.clone(), base.domains.clone()),
+        payouts: PayoutService::new(
+            work.clone(),
+            proofs.clone(),
+            base.domains.clone(),
+            PayoutSettings::default(),
+        ),
+        proofs,
         blocks: BlockService::new(work.clone(), blocks.store),
         accounts,
         disputes,

@@ -101,7 +101,7 @@ async fn a_gap_before_a_transaction_is_closed() {
 
     // A nonce that the journal knows nothing of, as after it was restored.
     use orchestrator::core::{
-        client::database::{Changeset, ReaderExt as _, Stored},
+        client::database::{Changeset, Committer as _, ReaderExt as _, Stored},
         madara::transaction::ChainSigner,
     };
     let signer: Stored<ChainSigner> = world

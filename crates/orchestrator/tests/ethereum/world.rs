@@ -83,17 +83,21 @@ fn address_of(receipt: &Value) -> Address {
 
 /// The chain, the contract, and the database of the daemons.
 pub struct World {
-    pub anvil: Anvil,
+    pub anvil: Arc<Anvil>,
     pub contract: Address,
     pub token: Address,
-    pub database: Arc<dyn DatabaseClient>,
+    pub database: Arc<MemoryDatabase>,
     pub clock: ManualClock,
 }
 
 impl World {
     /// Everything deployed; `None` when anvil is left out on purpose.
     pub async fn start() -> Option<Self> {
-        let anvil = Anvil::start(&[]).await?;
+        Some(Self::on(Arc::new(Anvil::start(&[]).await?)).await)
+    }
+
+    /// Another contract, with a token and a database of its own, on a chain that runs.
+    pub async fn on(anvil: Arc<Anvil>) -> Self {
         let token = address_of(&anvil.send(OWNER, None, &bytecode("Token")).await);
         let rules = Rules {
             domain: domain_hash(&domain()).0.into(),
@@ -110,14 +114,8 @@ impl World {
         let arguments = (rules, owner, operator, vec![oracle], U256::ONE).abi_encode_params();
         let code = [bytecode("Settlement"), arguments].concat();
         let contract = address_of(&anvil.send(OWNER, None, &code).await);
-        let database: Arc<dyn DatabaseClient> = MemoryDatabase::with_schema();
-        Some(Self {
-            anvil,
-            contract,
-            token,
-            database,
-            clock: ManualClock::new(Timestamp(1_700_000_000_000_000)),
-        })
+        let database = MemoryDatabase::with_schema();
+        Self { anvil, contract, token, database, clock: ManualClock::new(Timestamp(1_700_000_000_000_000)) }
     }
 
     /// From now on blocks come only when a test makes them.

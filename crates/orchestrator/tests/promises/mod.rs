@@ -5,5 +5,5 @@ mod crash;
 mod disputes;
 mod replicas;
 mod seeded;
-mod steps;
-mod world;
+pub mod steps;
+pub mod world;

@@ -9,8 +9,9 @@ use orchestrator::{
         madara::{
             attestation::EvidenceOracles,
             da::{DaClient, DaError, DaLimits},
+            payout::PayoutClient,
             settlement::{
-                BlockProof, CallToSign, Deposit, SettledBlock, SettlementClient, SettlementError,
+                BlockProof, CallToSign, Deposit, Holdings, SettledBlock, SettlementClient, SettlementError,
                 TransactionStatus, WithdrawalClaim,
             },
         },
@@ -84,6 +85,14 @@ impl SettlementClient for FaultySettlement {
 
     fn oracles(&self) -> Option<&dyn EvidenceOracles> {
         self.layer.oracles()
+    }
+
+    fn payouts(&self) -> Option<&dyn PayoutClient> {
+        self.layer.payouts()
+    }
+
+    async fn holdings(&self) -> Result<Holdings> {
+        through!(self.faults, Port::Settlement, self.layer.holdings(), away())
     }
 
     async fn register_proof(

@@ -8,14 +8,15 @@ use super::{Guard, Symptom};
 use crate::core::{
     madara::{
         attestation::EvidenceOracles,
+        payout::{PayoutBatch, PayoutClient, Trial},
         settlement::{
-            BlockProof, CallToSign, Deposit, SettledBlock, SettlementClient, SettlementError,
+            BlockProof, CallToSign, Deposit, Holdings, SettledBlock, SettlementClient, SettlementError,
             TransactionStatus, WithdrawalClaim,
         },
     },
     market::{
         account::AccountKey, address::Address, block::BlockHeader, money::Amount, quantity::Micros,
-        terms::DomainId,
+        state::ShortHash, terms::DomainId,
     },
 };
 
@@ -62,6 +63,14 @@ impl SettlementClient for GuardedSettlement {
 
     fn oracles(&self) -> Option<&dyn EvidenceOracles> {
         self.inner.oracles()
+    }
+
+    fn payouts(&self) -> Option<&dyn PayoutClient> {
+        self.inner.payouts().map(|_| self as &dyn PayoutClient)
+    }
+
+    async fn holdings(&self) -> Result<Holdings, SettlementError> {
+        self.guard.call(self.inner.holdings()).await
     }
 
     async fn register_proof(
@@ -117,5 +126,26 @@ impl SettlementClient for GuardedSettlement {
 
     async fn nonce(&self) -> Result<u64, SettlementError> {
         self.guard.call(self.inner.nonce()).await
+    }
+}
+
+impl GuardedSettlement {
+    fn inner_payouts(&self) -> Result<&dyn PayoutClient, SettlementError> {
+        self.inner.payouts().ok_or(SettlementError::NotSupported("paying out"))
+    }
+}
+
+#[async_trait]
+impl PayoutClient for GuardedSettlement {
+    async fn paid(&self, accounts: &[ShortHash]) -> Result<Vec<Amount>, SettlementError> {
+        self.guard.call(self.inner_payouts()?.paid(accounts)).await
+    }
+
+    async fn try_out(&self, batch: &PayoutBatch) -> Result<Trial, SettlementError> {
+        self.guard.call(self.inner_payouts()?.try_out(batch)).await
+    }
+
+    async fn pay_out(&self, key: &str, batch: &PayoutBatch) -> Result<(), SettlementError> {
+        self.guard.call(self.inner_payouts()?.pay_out(key, batch)).await
     }
 }

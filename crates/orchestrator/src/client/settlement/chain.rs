@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::{
     madara::settlement::{
-        BlockProof, Deposit, SettledBlock, SettlementError, TransactionStatus, WithdrawalClaim,
+        BlockProof, Deposit, Holdings, SettledBlock, SettlementError, TransactionStatus, WithdrawalClaim,
     },
     market::{
         account::AccountKey,
@@ -110,6 +110,16 @@ impl Chain {
     /// The number of transactions so far: also how often anything took effect.
     pub(super) fn nonce(&self) -> u64 {
         self.transactions.len() as u64
+    }
+
+    /// What is held for accounts: what was paid in, less what was paid out.
+    pub(super) fn holdings(&self) -> Result<Holdings> {
+        let sum = |mut amounts: Box<dyn Iterator<Item = Amount> + '_>| {
+            amounts.try_fold(Amount::ZERO, Amount::checked_add).ok_or(SettlementError::Overflow)
+        };
+        let paid = sum(Box::new(self.paid.values().copied()))?;
+        let deposited = sum(Box::new(self.deposits.iter().map(|deposit| deposit.amount)))?;
+        Ok(Holdings { held: deposited.saturating_sub(paid), paid })
     }
 
     /// The transaction made under a key, if it asked the same.

@@ -13,8 +13,9 @@ use crate::core::{
     client::clock::Clock,
     madara::{
         attestation::EvidenceOracles,
+        payout::PayoutClient,
         settlement::{
-            BlockProof, CallToSign, Deposit, SettledBlock, SettlementClient, SettlementError,
+            BlockProof, CallToSign, Deposit, Holdings, SettledBlock, SettlementClient, SettlementError,
             TransactionStatus, WithdrawalClaim,
         },
     },
@@ -187,6 +188,14 @@ impl SettlementClient for LocalSettlement {
 
     fn oracles(&self) -> Option<&dyn EvidenceOracles> {
         None
+    }
+
+    fn payouts(&self) -> Option<&dyn PayoutClient> {
+        None
+    }
+
+    async fn holdings(&self) -> Result<Holdings> {
+        self.look(|chain, _| chain.holdings()).await?
     }
 
     async fn register_proof(

@@ -64,6 +64,9 @@ section! {
         max_blob_fee_gwei: u64 = 100;
         /// The most gas that one transaction may take.
         max_gas: u64 = 16_000_000;
+        /// Whether this daemon pays out what accounts have released, many by one transaction. If not, owners or whoever likes make the
+        /// claims.
+        pay_out: bool = true;
         /// How long the next transaction in line may wait before more is offered for it.
         bump_after: HumanDuration = HumanDuration::secs(60);
         /// How long to wait before looking again at what is not there for good yet.

@@ -62,6 +62,8 @@ section! {
         seal_blocks: HumanDuration = HumanDuration::secs(10);
         /// Book confirmed deposits.
         watch_deposits: HumanDuration = HumanDuration::secs(10);
+        /// Pay out what accounts have released; on a chain only.
+        pay_out: HumanDuration = HumanDuration::secs(30);
         /// Decide disputes whose deadline has passed.
         expire_disputes: HumanDuration = HumanDuration::secs(60);
         /// Compare the database with the providers and repair.
@@ -89,6 +91,7 @@ impl Triggers {
             ("close_sla_windows", self.close_sla_windows),
             ("seal_blocks", self.seal_blocks),
             ("watch_deposits", self.watch_deposits),
+            ("pay_out", self.pay_out),
             ("expire_disputes", self.expire_disputes),
             ("reconcile", self.reconcile),
             ("unit_maintenance", self.unit_maintenance),

@@ -27,10 +27,7 @@ use super::{
 };
 use crate::{
     core::{
-        client::{
-            database::{Changeset, Filter},
-            schema,
-        },
+        client::{database::Filter, schema},
         market::{
             account::AccountKey,
             event::Audience,
@@ -226,7 +223,8 @@ async fn allocation_proof(
     tagged(&headers, &MarketProofView::from(proved))
 }
 
-/// Pulls what was released for withdrawal from the settlement layer, by the inclusion proof of a final block.
+/// Pulls what was released for withdrawal from the settlement layer, by the inclusion proof of a final block. On a chain where the
+/// daemon pays out it asks for that, also when the payout was set aside before.
 #[utoipa::path(post, path = "/accounts/{id}/claims", tag = "money", params(("id" = String, Path, description = "Account name")),
     request_body = inline(Option<Nothing>), responses((status = 200, body = ClaimView)))]
 async fn claim(
@@ -237,8 +235,8 @@ async fn claim(
     let (work, tenants) = (&state.work, vec![posted.call.principal.tenant()]);
     // What the layer pays is cumulative, so that a claim that is computed twice pays once.
     let pull = || async {
-        let receipt = state.proofs.claim(&posted.call, key).await?;
-        let mut changes = Changeset::new();
+        let (mut receipt, domain) = state.proofs.claim(&posted.call, key).await?;
+        let mut changes = state.payouts.ask(&mut receipt, &domain).await?;
         let data = serde_json::json!({ "paid": receipt.paid, "block": receipt.claim.block });
         let audience = Audience::Tenants(tenants.clone());
         outbox::event(&mut changes, &work.ids, "account.claimed", key, audience, data);

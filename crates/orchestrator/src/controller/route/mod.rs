@@ -18,6 +18,7 @@ mod offerings;
 mod page;
 mod params;
 mod parties;
+mod payouts;
 mod problem;
 mod proofs;
 mod root;
@@ -54,6 +55,7 @@ fn described() -> (Router<ApiState>, OpenApi) {
         .merge(verdicts::routes())
         .merge(accounts::routes())
         .merge(proofs::routes())
+        .merge(payouts::routes())
         .merge(blocks::routes())
         .merge(jobs::routes())
         .split_for_parts();

@@ -20,7 +20,7 @@ use crate::{
         ledger::{accounts::AccountService, dispute::DisputeService},
         market::MarketService,
         pricing::PricingService,
-        proof::ProofService,
+        proof::{PayoutService, ProofService},
         scoring::{OfferingService, ReputationService},
         sla::{EvidenceService, OracleService, SlaService},
         work::Work,
@@ -114,6 +114,8 @@ pub struct Services {
     pub accounts: AccountService,
     /// Disputes.
     pub disputes: DisputeService,
+    /// What is paid out on a chain.
+    pub payouts: PayoutService,
     /// Ranked offerings.
     pub offerings: OfferingService,
     /// Reputations.

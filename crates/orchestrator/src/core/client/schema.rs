@@ -129,6 +129,8 @@ schema! {
     DISPUTES = "disputes" { by_allocation("allocation"); by_state("state", "deadline"); }
     /// `ChainTransaction` documents.
     CHAIN_TRANSACTIONS = "chain_transactions" { by_signer("signer", "nonce") unique; by_state("state.kind"); }
+    /// `Payout` documents.
+    PAYOUTS = "payouts" { by_state("domain", "state.kind"); }
     /// Documents and messages that could not be read, with their bytes.
     DAMAGED = "damaged" { by_collection("collection"); }
     /// `Job` documents.

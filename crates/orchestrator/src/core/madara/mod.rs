@@ -5,5 +5,6 @@ pub mod attestation;
 pub mod cron;
 pub mod da;
 pub mod job_queue;
+pub mod payout;
 pub mod settlement;
 pub mod transaction;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::attestation::EvidenceOracles;
+use super::{attestation::EvidenceOracles, payout::PayoutClient};
 use crate::core::market::{
     account::AccountKey,
     address::Address,
@@ -139,6 +139,16 @@ pub struct WithdrawalClaim {
     pub total: Amount,
 }
 
+/// What a layer has of everybody's money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holdings {
+    /// What it holds for accounts. On a chain this is the contract's balance of the token less the operator's bond; bonds of
+    /// former operators and rewards that nobody has taken yet are in it.
+    pub held: Amount,
+    /// What it ever paid to owners.
+    pub paid: Amount,
+}
+
 /// What the layer has settled last.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SettledBlock {
@@ -164,6 +174,12 @@ pub trait SettlementClient: Send + Sync + 'static {
 
     /// Who vouches for evidence; `None` on a layer that asks nobody.
     fn oracles(&self) -> Option<&dyn EvidenceOracles>;
+
+    /// How this daemon pays owners out; `None` where owners claim by themselves.
+    fn payouts(&self) -> Option<&dyn PayoutClient>;
+
+    /// What the layer holds for all accounts together, and what it ever paid them, as of one instant.
+    async fn holdings(&self) -> Result<Holdings, SettlementError>;
 
     /// Registers a block with its proof and its data reference; returns the transaction.
     async fn register_proof(

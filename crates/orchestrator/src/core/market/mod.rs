@@ -15,6 +15,7 @@ pub mod json;
 pub mod money;
 pub mod offering;
 pub mod party;
+pub mod payout;
 pub mod pricing;
 pub mod quantity;
 pub mod ranking;

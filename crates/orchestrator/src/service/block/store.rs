@@ -18,6 +18,7 @@ use crate::{
         market::{
             block::{Block, BlockEvent, BlockFormat, BlockHeader, BlockState, Hash32, transition},
             ids::IdGenerator,
+            money::Amount,
             state::{
                 AccountProof, AccountsProof, LedgerState, MarketProof, Record, ShortHash, Step,
                 decode_records, encode_records,
@@ -423,6 +424,25 @@ impl SharedStates {
         let mut cached = self.states.lock(domain).await;
         store.bring(&mut cached, domain, number).await?;
         Ok(cached.as_mut().and_then(|cached| cached.state.prove_accounts(keys)))
+    }
+
+    /// What accounts had ever released for withdrawal after block `number`, in the order of their names; `None` for those without
+    /// a leaf there.
+    ///
+    /// # Errors
+    /// Database and storage errors.
+    pub async fn released(
+        &self,
+        store: &BlockStore,
+        domain: &DomainId,
+        number: u64,
+        keys: &[ShortHash],
+    ) -> Result<Vec<Option<Amount>>> {
+        let mut cached = self.states.lock(domain).await;
+        store.bring(&mut cached, domain, number).await?;
+        let state = cached.as_ref().map(|cached| &cached.state);
+        let leaf = |key: &ShortHash| state.and_then(|state| state.account(state.account_index(key)?));
+        Ok(keys.iter().map(|key| leaf(key).map(|leaf| Amount(leaf.withdrawable))).collect())
     }
 
     /// The inclusion proof of an account in the state after block `number`; `None` when it has no leaf there.

@@ -348,10 +348,10 @@ async fn money_goes_from_deposit_through_final_blocks_to_a_withdrawal_that_is_pa
     );
 
     w.accounts.withdraw(&call, key, Amount(300)).await.unwrap();
-    assert_eq!(w.proofs.claim(&call, key).await.unwrap().paid, Amount::ZERO);
+    assert_eq!(w.proofs.claim(&call, key).await.unwrap().0.paid, Amount::ZERO);
     w.run(5).await;
-    assert_eq!(w.proofs.claim(&call, key).await.unwrap().paid, Amount(300));
-    assert_eq!(w.proofs.claim(&call, key).await.unwrap().paid, Amount::ZERO);
+    assert_eq!(w.proofs.claim(&call, key).await.unwrap().0.paid, Amount(300));
+    assert_eq!(w.proofs.claim(&call, key).await.unwrap().0.paid, Amount::ZERO);
 
     let blocks = w.blocks().await;
     assert_eq!(blocks.len(), 2);

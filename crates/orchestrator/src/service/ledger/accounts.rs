@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     LedgerDraft, Posting, UnsealedMarker,
     deposits::{DepositCursor, DepositWatcher},
+    payout,
 };
 use crate::{
     core::{
@@ -14,6 +15,7 @@ use crate::{
             database::{Changeset, Filter, Query, ReaderExt, Scalar, Sort},
             schema,
         },
+        madara::settlement::Holdings,
         market::{
             account::{Account, AccountKey, Transfer, TransferKind},
             allocation::Allocation,
@@ -83,6 +85,37 @@ pub struct LedgerAudit {
     pub deposited: Amount,
     /// Whether both are equal: the sum over all accounts is zero.
     pub balanced: bool,
+    /// What was ever released for withdrawal; a part of the liabilities.
+    pub released: Amount,
+    /// What the settlement layer has; `None` when it does not answer.
+    pub layer: Option<LayerAudit>,
+}
+
+/// What the settlement layer of a domain has, beside what the ledger says. Money that is missing is told apart from money that is
+/// only late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerAudit {
+    /// What it holds for accounts.
+    pub held: Amount,
+    /// What it ever paid to owners.
+    pub paid: Amount,
+    /// What accounts still have to get.
+    pub owed: Amount,
+    /// Whether it holds at least that.
+    pub solvent: bool,
+    /// What was released and is not paid: it is on its way, or waits for a block, or was set aside.
+    pub lag: Amount,
+}
+
+impl LayerAudit {
+    /// Of a ledger that was added up before the layer was asked: what came in or was paid in between leaves the layer no poorer
+    /// than it should be.
+    #[must_use]
+    pub fn of(liabilities: Amount, released: Amount, holdings: Holdings) -> Self {
+        let Holdings { held, paid } = holdings;
+        let owed = liabilities.saturating_sub(paid);
+        Self { held, paid, owed, solvent: held >= owed, lag: released.saturating_sub(paid) }
+    }
 }
 
 /// The service.
@@ -284,16 +317,22 @@ impl AccountService {
             }
             audit = self.add_up(domain).await?;
         }
+        let holdings = self.domains.get(domain)?.holdings().await;
+        let warned = holdings.inspect_err(|error| {
+            tracing::warn!(%domain, error = crate::error::chain(error), "the settlement layer was not asked for its holdings");
+        });
+        audit.layer = warned.ok().map(|holdings| LayerAudit::of(audit.liabilities, audit.released, holdings));
         Ok(audit)
     }
 
     async fn add_up(&self, domain: &DomainId) -> Result<LedgerAudit> {
         let accounts = self.work.reader.list_all::<Account>(Filter::eq("domain", domain.as_str())).await?;
-        let mut liabilities = Amount::ZERO;
+        let (mut liabilities, mut released) = (Amount::ZERO, Amount::ZERO);
         for stored in accounts.iter().filter(|stored| !stored.value.key.is_summed()) {
             for part in [stored.value.balance, stored.value.withdrawable] {
                 liabilities = liabilities.checked_add(part).ok_or_else(super::overflow)?;
             }
+            released = released.checked_add(stored.value.withdrawable).ok_or_else(super::overflow)?;
         }
         let fees = self.summed(domain, AccountKey::Fees, usize::MAX).await?.0;
         let deposited = self.summed(domain, AccountKey::External, usize::MAX).await?.0;
@@ -305,16 +344,22 @@ impl AccountService {
             liabilities,
             deposited,
             balanced,
+            released,
+            layer: None,
         })
     }
 
     async fn post_one(&self, domain: &DomainId, posting: Posting) -> Result<Draft<Transfer>> {
         let mut draft = LedgerDraft::new(self.work.reader.as_ref(), &self.work.ids, domain.clone());
-        let tenants = owner_of(posting.debit);
+        let (tenants, releases) = (owner_of(posting.debit), posting.kind == TransferKind::Withdraw);
         draft.post(posting).await?;
         let transfer = draft.transfers().first().cloned();
         let transfer = transfer.ok_or_else(|| Error::field("amount", "must be more than zero"))?;
         let mut changes = Changeset::new();
+        if releases && self.domains.get(domain)?.payouts().is_some() {
+            let released = draft.released(transfer.debit).await?;
+            payout::ask(&self.work, &mut changes, domain, transfer.debit, released).await?;
+        }
         draft.finish(&mut changes);
         let data = serde_json::json!({ "kind": transfer.kind, "amount": transfer.amount });
         let audience = Audience::Tenants(tenants);
@@ -465,7 +510,8 @@ fn parties(consumer: ConsumerId, provider: ProviderId) -> Vec<Principal> {
     vec![Principal::Consumer(consumer), Principal::Provider(provider)]
 }
 
-fn owner_of(key: AccountKey) -> Vec<String> {
+/// The tenants that events about an account are for.
+pub(in crate::service) fn owner_of(key: AccountKey) -> Vec<String> {
     match key {
         AccountKey::Consumer(id) => vec![id.to_string()],
         AccountKey::Provider(id) | AccountKey::Collateral(id) => vec![id.to_string()],

@@ -8,6 +8,7 @@ pub mod deposits;
 pub mod dispute;
 pub mod funding;
 pub mod owners;
+pub mod payout;
 
 pub use accounts::AccountService;
 pub use charge::post_charge;
@@ -143,6 +144,14 @@ impl<'a> LedgerDraft<'a> {
             created_at: self.ids.now(),
         });
         Ok(())
+    }
+
+    /// What an account ever released for withdrawal, postings of this draft included.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub async fn released(&mut self, key: AccountKey) -> Result<Amount> {
+        Ok(self.account(key).await?.value.withdrawable)
     }
 
     async fn debit(&mut self, posting: &Posting, withdraw: bool) -> Result<Option<u64>> {

@@ -1,7 +1,10 @@
 //! Inclusion proofs of accounts and of the market's terms, and the claims on withdrawals that rest on them.
 
+mod payouts;
+
 use std::collections::BTreeMap;
 
+pub use payouts::{PayoutService, PayoutSettings};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -24,6 +27,7 @@ use crate::{
             block::{Block, BlockHeader, BlockState, Hash32},
             ids::{AllocationId, UnitId},
             money::Amount,
+            payout::Payout,
             state::{
                 AccountProof, AccountsProof, MarketProof, ShortHash, account_key_hash,
                 commitment::Commitment, header::header_hash, verify_account, verify_accounts, verify_market,
@@ -124,6 +128,9 @@ pub struct ClaimReceipt {
     pub paid: Amount,
     /// The claim that it checked.
     pub claim: WithdrawalClaim,
+    /// Where the daemon pays out: how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payout: Option<Payout>,
 }
 
 /// The service.
@@ -289,11 +296,12 @@ impl ProofService {
         })
     }
 
-    /// Claims what an account may withdraw, with a proof against the last final block. Claiming twice pays once.
+    /// Claims what an account may withdraw, with a proof against the last final block. Claiming twice pays once. Where the daemon
+    /// pays out, this only makes the claim: [`PayoutService::ask`] asks for it.
     ///
     /// # Errors
     /// As [`ProofService::account_proof`]; what the settlement layer refuses.
-    pub async fn claim(&self, call: &Call, account: AccountKey) -> Result<ClaimReceipt> {
+    pub async fn claim(&self, call: &Call, account: AccountKey) -> Result<(ClaimReceipt, DomainId)> {
         self.accounts.owner_only(call, account)?;
         let proved = self.account_proof(call, account, ProofAt::Final).await?;
         let claim = WithdrawalClaim {
@@ -308,8 +316,13 @@ impl ProofService {
             next_index: proved.proof.next_index,
             total: proved.proof.total,
         };
-        let paid = self.domains.get(&proved.header.domain)?.withdraw(&claim).await?;
-        Ok(ClaimReceipt { paid, claim })
+        let client = self.domains.get(&proved.header.domain)?;
+        let paid = match client.payouts() {
+            // Its transaction is no part of the request: it may take minutes.
+            Some(_) => Amount::ZERO,
+            None => client.withdraw(&claim).await?,
+        };
+        Ok((ClaimReceipt { paid, claim, payout: None }, proved.header.domain))
     }
 
     async fn last(&self, domain: &DomainId, at: ProofAt) -> Result<Option<Block>> {

@@ -4,7 +4,7 @@
 //! The steps are listed by the code (`service/job/step.rs`). A new one has no story here, and this file does not compile.
 
 mod mood;
-mod process;
+pub mod process;
 mod story;
 
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 
 use alloy::sol_types::{Revert, SolError as _, SolInterface as _};
 
-pub use self::bindings::Settlement;
+pub use self::bindings::{Settlement, Token};
 
 #[allow(
     missing_docs,
@@ -43,6 +43,7 @@ mod bindings {
         ) external;
         function finalise(uint64 number) external;
         function postBond(uint128 amount) external;
+        function withdraw(uint64 number, StateParts parts, Claim[] claims, bytes32[] siblings) external;
         function withdrawMany(uint64 number, StateParts parts, Claim[] claims, bytes32[] siblings) external;
         function challengeStep(StepChallenge c) external;
         function challengeData(DataChallenge c) external;
@@ -62,6 +63,7 @@ mod bindings {
         function blockAt(uint64 number) external view returns (Block);
         function depositCount() external view returns (uint64);
         function publishedAt(bytes32 versionedHash) external view returns (uint64);
+        function totalPaid() external view returns (uint128);
         function paid(bytes30 key) external view returns (uint128);
         function bonds(address operator) external view returns (uint128);
 
@@ -124,6 +126,10 @@ mod bindings {
         error WrongStep();
         error WrongSteps();
         }
+
+        interface Token {
+            function balanceOf(address who) external view returns (uint256);
+        }
     }
 }
 
@@ -165,8 +171,22 @@ pub fn passes(data: &[u8]) -> bool {
                 | E::TooManyOpen(_)
                 | E::EnforcedPause(_)
                 | E::WrongSignatures(_)
+                | E::NotFinal(_)
         )
     })
+}
+
+/// Why an account could not be paid; `None` when what a call gave back says nothing about any account: it is an error of the
+/// contract itself, of the proof, or of the moment.
+#[must_use]
+pub fn unpaid(data: &[u8]) -> Option<String> {
+    use Settlement::SettlementErrors as E;
+    match Settlement::SettlementErrors::abi_decode(data) {
+        // The token answered that it did not.
+        Ok(E::SafeERC20FailedOperation(_)) => Some("the token did not move".to_owned()),
+        Ok(_) => None,
+        Err(_) => Some(format!("the token refused: {}", reason(data))),
+    }
 }
 
 #[cfg(test)]

@@ -38,8 +38,9 @@ use crate::{
     core::{
         madara::{
             attestation::EvidenceOracles,
+            payout::PayoutClient,
             settlement::{
-                BlockProof, CallToSign, Deposit, SettledBlock, SettlementClient, SettlementError,
+                BlockProof, CallToSign, Deposit, Holdings, SettledBlock, SettlementClient, SettlementError,
                 TransactionStatus, WithdrawalClaim,
             },
         },
@@ -63,6 +64,8 @@ pub struct EthereumSettlement {
     deposits: Deposits,
     treasury: Address,
     oracles: Oracles,
+    /// Whether this daemon pays owners out by itself.
+    pays_out: bool,
     token: ChainAddress,
     place: Place,
     /// Blocks as they were registered, as of the last reading.
@@ -95,7 +98,13 @@ impl EthereumSettlement {
             log_range: settings.log_range,
         };
         let (deposits, known) = (Deposits::new(settings), Mutex::default());
-        Ok(Self { domain, sender, deposits, treasury, oracles, token, place, known })
+        Ok(Self { domain, sender, deposits, treasury, oracles, pays_out: true, token, place, known })
+    }
+
+    /// As it is, but owners claim by themselves.
+    #[must_use]
+    pub fn without_payouts(self) -> Self {
+        Self { pays_out: false, ..self }
     }
 }
 
@@ -110,6 +119,12 @@ fn finality_of(id: &str) -> Option<(u64, Hash32)> {
 }
 
 impl EthereumSettlement {
+    /// The node that it asks.
+    #[must_use]
+    pub fn node(&self) -> &node::Node {
+        self.sender.node()
+    }
+
     /// A block that stands, as it was registered.
     ///
     /// # Errors
@@ -195,6 +210,14 @@ impl SettlementClient for EthereumSettlement {
 
     fn oracles(&self) -> Option<&dyn EvidenceOracles> {
         Some(&self.oracles)
+    }
+
+    fn payouts(&self) -> Option<&dyn PayoutClient> {
+        self.pays_out.then_some(self)
+    }
+
+    async fn holdings(&self) -> Result<Holdings> {
+        self.what_it_holds().await
     }
 
     async fn register_proof(

@@ -270,6 +270,34 @@ impl Node {
         self.provider.estimate_gas(request).block(BlockId::pending()).await.map_err(call_failed)
     }
 
+    /// What a call of the contract takes if it is mined next, or what it gives back when it reverts; `None` when it takes more
+    /// than `most`.
+    ///
+    /// # Errors
+    /// As [`Node::chain_id`].
+    pub async fn try_out(
+        &self,
+        call: TransactionRequest,
+        most: u64,
+    ) -> Result<Option<std::result::Result<u64, Bytes>>> {
+        let call = TransactionRequest { gas: Some(most), ..call };
+        let error = match self.provider.estimate_gas(call).block(BlockId::pending()).await {
+            Ok(gas) => return Ok(Some(Ok(gas))),
+            Err(error) => error,
+        };
+        let RpcError::ErrorResp(payload) = &error else { return Err(failed(error)) };
+        if let Some(data) = payload.as_revert_data() {
+            return Ok(Some(Err(data)));
+        }
+        // There are no codes for it. Nodes differ in the words, and all of them speak of gas.
+        let said = payload.message.to_lowercase();
+        match said.contains("gas") {
+            true => Ok(None),
+            false if payload.code == 3 || said.contains("revert") => Ok(Some(Err(Bytes::new()))),
+            false => Err(failed(error)),
+        }
+    }
+
     /// Reads the contract at a block.
     ///
     /// # Errors

@@ -144,6 +144,18 @@ impl Sender {
         self.signer.policy().contract
     }
 
+    /// Who signs.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.signer.address()
+    }
+
+    /// The most gas that one transaction may take.
+    #[must_use]
+    pub fn most_gas(&self) -> u64 {
+        self.signer.policy().gas
+    }
+
     /// The id of the chain.
     #[must_use]
     pub fn chain(&self) -> u64 {
@@ -173,6 +185,25 @@ impl Sender {
     /// nothing was signed. [`SettlementError::Unavailable`] when a node or the database does not answer, or the contract refuses what
     /// it may take later: ask again with the same key.
     pub async fn send(&self, key: &str, input: Bytes, sidecar: Option<Sidecar>) -> Result<Status> {
+        self.send_within(key, input, sidecar, None).await
+    }
+
+    /// As [`Sender::send`], with a limit on gas instead of an estimate: for calls that swallow failures, of which an estimate
+    /// finds the least gas at which everything fails.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub async fn send_with_gas(&self, key: &str, input: Bytes, gas: u64) -> Result<Status> {
+        self.send_within(key, input, None, Some(gas)).await
+    }
+
+    async fn send_within(
+        &self,
+        key: &str,
+        input: Bytes,
+        sidecar: Option<Sidecar>,
+        gas: Option<u64>,
+    ) -> Result<Status> {
         let blobs: Vec<B256> = sidecar.iter().flat_map(|sidecar| sidecar.versioned_hashes()).collect();
         let asked = self.asked(&input, &blobs);
         let found = self.journal.load(key).await?;
@@ -186,7 +217,7 @@ impl Sender {
         }
         let found = match found {
             Some(found) => found,
-            None => self.prepare(key, asked, input, blobs).await.inspect_err(|error| {
+            None => self.prepare(key, asked, input, blobs, gas).await.inspect_err(|error| {
                 // Nothing is journalled that would need them.
                 if !error.retryable() {
                     self.forget(key);
@@ -315,6 +346,7 @@ impl Sender {
         asked: Hash32,
         input: Bytes,
         blobs: Vec<B256>,
+        gas: Option<u64>,
     ) -> Result<Stored<ChainTransaction>> {
         let mut question = request(Some(self.signer.address()), self.contract(), input.clone());
         if !blobs.is_empty() {
@@ -322,9 +354,14 @@ impl Sender {
         }
         let fees = self.node.fees(!blobs.is_empty()).await?.capped(self.signer.policy().caps);
         question.max_fee_per_blob_gas = fees.blob;
-        let estimate = self.node.estimate(question).await?;
-        // States differ by the time that it is mined.
-        let gas = estimate.saturating_add(estimate / 4).min(self.signer.policy().gas).max(estimate);
+        let gas = match gas {
+            Some(gas) => gas,
+            None => {
+                let estimate = self.node.estimate(question).await?;
+                // States differ by the time that it is mined.
+                estimate.saturating_add(estimate / 4).min(self.signer.policy().gas).max(estimate)
+            }
+        };
         let pending = self.node.count(self.signer.address(), BlockId::pending()).await?;
         let hashes: Vec<Hash32> = blobs.iter().map(|hash| Hash32(hash.0)).collect();
         let call = Call { input, gas, blobs };

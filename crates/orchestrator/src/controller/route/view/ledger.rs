@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::common::{Money, Time, word};
+use super::{
+    common::{Money, Time, word},
+    payout::{LayerView, PayoutView},
+};
 use crate::{
     core::{
         madara::settlement::{CallToSign, Deposit},
@@ -291,11 +294,14 @@ pub struct ClaimView {
     pub block: u64,
     /// What was released ever.
     pub cumulative: Money,
+    /// On a chain where the daemon pays out: how far that is. Nothing is paid within the request there.
+    pub payout: Option<PayoutView>,
 }
 
 impl From<ClaimReceipt> for ClaimView {
     fn from(receipt: ClaimReceipt) -> Self {
         Self {
+            payout: receipt.payout.map(PayoutView::from),
             paid: receipt.paid.into(),
             block: receipt.claim.block,
             cumulative: receipt.claim.cumulative.into(),
@@ -321,6 +327,8 @@ pub struct LedgerView {
     pub balanced: bool,
     /// Changes that wait for the next block.
     pub unsealed: u64,
+    /// What the settlement layer has; `null` while it does not answer.
+    pub layer: Option<LayerView>,
 }
 
 impl LedgerView {
@@ -339,6 +347,7 @@ impl LedgerView {
             sum,
             balanced: audit.balanced,
             unsealed,
+            layer: audit.layer.map(LayerView::from),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod job;
 pub mod ledger;
 pub mod offering;
 pub mod party;
+pub mod payout;
 pub mod sla;
 pub mod terms;
 pub mod unit;
