@@ -11,19 +11,18 @@ use std::{
 use alloy::{
     primitives::{Address, Bytes, U256},
     signers::local::PrivateKeySigner,
-    sol_types::{SolCall as _, SolValue as _},
+    sol_types::{SolCall as _, SolEvent as _, SolValue as _},
 };
 use serde_json::{Value, json};
 
 use crate::{
     cli::Failure,
-    client::settlement::ethereum::{abi::Settlement, payout},
+    client::settlement::ethereum::abi::Settlement,
     config::{
         Config, HumanDuration,
         section::{ChainFinality, SettlementBackend},
     },
     core::market::{state::hash::domain_hash, terms::DomainId},
-    service::proof::ProvedAccounts,
 };
 
 const SETTLEMENT: &str =
@@ -52,6 +51,17 @@ mod bindings {
     }
 }
 use bindings::{Rules, approveCall, balanceOfCall, mintCall};
+
+/// What the operator's transactions took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OperatorGas {
+    /// Gas of those for blocks.
+    pub blocks: u64,
+    /// Those that paid owners.
+    pub payouts: u64,
+    /// Gas of these.
+    pub paying: u64,
+}
 
 /// The running chain.
 pub struct DemoChain {
@@ -181,6 +191,7 @@ impl DemoChain {
     /// Puts the chain into a daemon's configuration.
     pub fn configure(&self, config: &mut Config) -> Result<(), Failure> {
         config.settlement.backend = SettlementBackend::Ethereum;
+        config.triggers.pay_out = HumanDuration::millis(500);
         let chain = &mut config.ethereum;
         chain.domain = DOMAIN.to_owned();
         chain.chain_id = CHAIN;
@@ -229,26 +240,6 @@ impl DemoChain {
         Ok(())
     }
 
-    /// Claims what several accounts may take out, by one proof of the API; answers the gas that it took. Anybody may do it; the
-    /// money goes to the owners.
-    ///
-    /// # Errors
-    /// When the proof is none, or the chain does not take it.
-    pub async fn claim(&self, proof: &Value) -> Result<u64, Failure> {
-        let proved: ProvedAccounts = {
-            let mut proof = proof.clone();
-            if let Some(fields) = proof.as_object_mut() {
-                fields.remove("holds");
-            }
-            serde_json::from_value(proof).map_err(failed)?
-        };
-        let accounts: Vec<_> = proved.accounts.iter().map(|named| (named.account, named.owner)).collect();
-        let call = payout::call(proved.header.number, &accounts, &proved.proof);
-        let call = call.ok_or_else(|| failed("no proof of a chain"))?;
-        let receipt = self.send(self.account(0)?, self.contract, call).await?;
-        gas_of(&receipt)
-    }
-
     /// The tokens that an address has.
     ///
     /// # Errors
@@ -261,19 +252,27 @@ impl DemoChain {
         u128::try_from(answer).map_err(failed)
     }
 
-    /// What the operator's transactions took, all together.
+    /// What the operator's transactions took.
     ///
     /// # Errors
     /// When the chain does not answer.
-    pub async fn operators_gas(&self) -> Result<u64, Failure> {
+    pub async fn operators_gas(&self) -> Result<OperatorGas, Failure> {
         let head = self.number(self.ask("eth_blockNumber", json!([])).await?)?;
-        let mut sum = 0;
+        let withdrawn = Settlement::Withdrawn::SIGNATURE_HASH.to_string();
+        let mut sum = OperatorGas::default();
         for number in 0..=head {
             let block = self.ask("eth_getBlockReceipts", json!([format!("{number:#x}")])).await?;
             for receipt in block.as_array().into_iter().flatten() {
                 let from: Address = serde_json::from_value(receipt["from"].clone()).map_err(failed)?;
-                if from == self.operator {
-                    sum += gas_of(receipt)?;
+                if from != self.operator {
+                    continue;
+                }
+                let mut logs = receipt["logs"].as_array().into_iter().flatten();
+                if logs.any(|log| log["topics"][0] == withdrawn) {
+                    sum.payouts += 1;
+                    sum.paying += gas_of(receipt)?;
+                } else {
+                    sum.blocks += gas_of(receipt)?;
                 }
             }
         }

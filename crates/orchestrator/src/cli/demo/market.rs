@@ -354,13 +354,13 @@ impl<'a> Market<'a> {
         Ok(())
     }
 
-    /// On a chain: everybody releases what is left, and one transaction with one proof pays them all.
+    /// On a chain: everybody releases what is left, and the daemon pays them, as many as it can by one transaction.
     #[cfg(not(feature = "ethereum"))]
     pub async fn withdraw(&self) -> Result<Option<Settled>, Failure> {
         Ok(None)
     }
 
-    /// On a chain: everybody releases what is left, and one transaction with one proof pays them all.
+    /// On a chain: everybody releases what is left, and the daemon pays them, as many as it can by one transaction.
     #[cfg(feature = "ethereum")]
     pub async fn withdraw(&self) -> Result<Option<Settled>, Failure> {
         let Some(chain) = self.chain else { return Ok(None) };
@@ -381,10 +381,13 @@ impl<'a> Market<'a> {
         }
         self.progress.say("consumers and providers have released what they have");
         self.await_blocks().await?;
-        let names: Vec<&str> =
-            owed.iter().filter(|(_, (_, sum))| *sum > 0).map(|(name, _)| name.as_str()).collect();
-        let proof = self.api.get(&format!("/proofs?accounts={}", names.join(","))).await?;
-        let claim_gas = chain.claim(&proof).await?;
+        let accounts = owed.values().filter(|(_, sum)| *sum > 0).count();
+        wait_for("payouts", || async {
+            let paid = self.api.get("/payouts?state=paid&limit=1000").await?;
+            let paid = paid["items"].as_array().map_or(0, Vec::len);
+            Ok((paid >= accounts).then_some(()))
+        })
+        .await?;
         let (mut paid, mut due) = (0, BTreeMap::<&str, u128>::new());
         for (owner, sum) in owed.values() {
             *due.entry(owner).or_default() += sum;
@@ -398,20 +401,21 @@ impl<'a> Market<'a> {
             }
             paid += sum;
         }
+        let gas = chain.operators_gas().await?;
         self.progress.say(&format!(
-            "one transaction paid {} accounts: each owner's tokens are what the ledger says",
-            names.len()
+            "{accounts} accounts were paid by {} transactions: each owner's tokens are what the ledger says",
+            gas.payouts
         ));
-        let operator_gas = chain.operators_gas().await?;
         let blocks = self.api.get("/blocks?limit=1000").await?;
         let records: u64 =
             blocks["items"].as_array().into_iter().flatten().filter_map(|it| it["records"].as_u64()).sum();
         Ok(Some(Settled {
-            accounts_paid: names.len() as u64,
+            accounts_paid: accounts as u64,
             paid: paid.to_string(),
             records,
-            operator_gas,
-            claim_gas,
+            operator_gas: gas.blocks,
+            payouts: gas.payouts,
+            payout_gas: gas.paying,
         }))
     }
 

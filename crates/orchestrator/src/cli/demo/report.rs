@@ -49,16 +49,18 @@ pub struct Report {
 /// What the chain did.
 #[derive(Debug, Serialize)]
 pub struct Settled {
-    /// Accounts that one transaction paid out.
+    /// Accounts that were paid out.
     pub accounts_paid: u64,
     /// Tokens that they got, in base units.
     pub paid: String,
     /// Records in all blocks.
     pub records: u64,
-    /// Gas of the operator's transactions: bond, blobs, blocks, finality.
+    /// Gas of the operator's transactions for blocks: bond, blobs, registrations, finality.
     pub operator_gas: u64,
-    /// Gas of the one transaction that paid everybody.
-    pub claim_gas: u64,
+    /// Transactions that paid them.
+    pub payouts: u64,
+    /// Gas of these.
+    pub payout_gas: u64,
 }
 
 /// Verdicts by status.
@@ -182,14 +184,15 @@ impl Report {
         let gas: Value = serde_json::from_str(GAS).unwrap_or_default();
         output::line(&format!(
             "on the chain: {} records settled for {} gas by the operator, {} a record in blocks so small ({} a deal in blocks of 10,000, \
-             as the contract's tests measure); {} accounts got {} base units by one transaction for {} gas",
+             as the contract's tests measure); {} accounts got {} base units by {} transactions for {} gas",
             settled.records,
             settled.operator_gas,
             settled.operator_gas / settled.records.max(1),
             gas["perDealBatched"],
             settled.accounts_paid,
             settled.paid,
-            settled.claim_gas,
+            settled.payouts,
+            settled.payout_gas,
         ))
     }
 

@@ -136,6 +136,10 @@ impl MarketService {
             (true, None) => {
                 Err(Error::field("owner", format!("domain {domain} pays owners: give their address")))
             }
+            // Tokens refuse to go there, so nobody would ever be paid.
+            (true, Some(owner)) if owner == Address([0; 20]) => {
+                Err(Error::field("owner", "the zero address belongs to nobody: give the owner's"))
+            }
             (false, Some(_)) => Err(Error::field(
                 "owner",
                 format!("accounts of domain {domain} have no owners: leave it out"),
