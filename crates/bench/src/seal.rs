@@ -9,7 +9,7 @@ use orchestrator::{
         ids::{ConsumerId, Id},
         state::{
             LedgerState, Record, STEP_RECORDS, decode_records, encode_records, evidence_root, execute,
-            hash::{Tag, account_key_hash_in, domain_hash, keccak},
+            hash::{Tag, account_key_hash_in, domain_hash, keccak, keccak_each, message},
             steps_root, tree,
         },
         terms::DomainId,
@@ -31,7 +31,7 @@ fn records(domain: &DomainId, keys: &[AccountKey]) -> Vec<Record> {
     keys.iter().zip(0_u32..).flat_map(both).collect()
 }
 
-/// How many bare hashes of two children the machine makes in a second.
+/// How many bare hashes of two children the machine makes in a second, one after the other.
 pub fn bare_hashes(count: u32) -> f64 {
     let start = Instant::now();
     let mut hash = Hash32::default();
@@ -40,6 +40,19 @@ pub fn bare_hashes(count: u32) -> f64 {
     }
     std::hint::black_box(hash);
     f64::from(count) / start.elapsed().as_secs_f64()
+}
+
+/// How many it makes when none waits for another, as many at once as the processor can: the nodes of a level of a step.
+pub fn bare_hashes_at_once(count: u32) -> f64 {
+    const LEVEL: u32 = 96;
+    let mut hashes = [Hash32::default(); LEVEL as usize];
+    let start = Instant::now();
+    for _ in 0..count / LEVEL {
+        let above = keccak_each(&hashes, |hash| message::<65>(Tag::Node, &[&hash.0, &hash.0]));
+        hashes.copy_from_slice(&above);
+    }
+    std::hint::black_box(hashes);
+    f64::from(count / LEVEL * LEVEL) / start.elapsed().as_secs_f64()
 }
 
 /// Runs it.

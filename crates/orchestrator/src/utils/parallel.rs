@@ -5,29 +5,25 @@ use std::{num::NonZero, thread};
 /// Below this many items a thread costs more than it saves.
 const WORTH_A_THREAD: usize = 4_096;
 
-/// `items` mapped by `f`, in their order. Long slices are cut into one piece for each core; a panic of `f` goes on in the
-/// caller.
-pub fn map<T, U, F>(items: &[T], f: F) -> Vec<U>
+/// What `f` makes of pieces of `items`, in their order. Long slices are cut into one piece for each core; a panic of `f` goes on
+/// in the caller.
+pub fn pieces<T, U, F>(items: &[T], f: F) -> Vec<U>
 where
     T: Sync,
     U: Send,
-    F: Fn(&T) -> U + Sync,
+    F: Fn(&[T]) -> Vec<U> + Sync,
 {
     let most = items.len() / WORTH_A_THREAD;
     let threads =
         if most < 2 { 1 } else { thread::available_parallelism().map_or(1, NonZero::get).min(most) };
     if threads < 2 {
-        return items.iter().map(f).collect();
+        return f(items);
     }
     let piece = items.len().div_ceil(threads);
     let (first, rest) = items.split_at(piece);
     thread::scope(|scope| {
-        let others: Vec<_> = rest
-            .chunks(piece)
-            .map(|chunk| scope.spawn(|| chunk.iter().map(&f).collect::<Vec<U>>()))
-            .collect();
-        let mut mapped = Vec::with_capacity(items.len());
-        mapped.extend(first.iter().map(&f));
+        let others: Vec<_> = rest.chunks(piece).map(|chunk| scope.spawn(|| f(chunk))).collect();
+        let mut mapped = f(first);
         for other in others {
             match other.join() {
                 Ok(piece) => mapped.extend(piece),
@@ -49,7 +45,7 @@ mod tests {
         {
             let items: Vec<usize> = (0..length).collect();
             let expected: Vec<usize> = items.iter().map(|n| n * 3).collect();
-            assert_eq!(map(&items, |n| n * 3), expected);
+            assert_eq!(pieces(&items, |piece| piece.iter().map(|n| n * 3).collect()), expected);
         }
     }
 
@@ -57,6 +53,9 @@ mod tests {
     #[should_panic(expected = "the last one")]
     fn a_panic_of_any_piece_is_the_callers() {
         let items: Vec<usize> = (0..4 * WORTH_A_THREAD).collect();
-        map(&items, |n| assert!(n + 1 < items.len(), "the last one"));
+        pieces(&items, |piece| {
+            assert!(!piece.contains(&(items.len() - 1)), "the last one");
+            piece.to_vec()
+        });
     }
 }

@@ -1,8 +1,12 @@
 //! Keccak-256 with domain separation.
 
+use orchestrator_keccak::{digest, digests};
 use sha3::{Digest, Keccak256};
 
-use crate::core::market::{account::AccountKey, address::Address, block::Hash32, terms::DomainId};
+use crate::{
+    core::market::{account::AccountKey, address::Address, block::Hash32, terms::DomainId},
+    utils::parallel,
+};
 
 /// The first byte of everything that is hashed.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +53,39 @@ pub fn keccak(tag: Tag, parts: &[&[u8]]) -> Hash32 {
         hasher.update(part);
     }
     Hash32(hasher.finalize().into())
+}
+
+/// What is hashed of the tag and the parts where all messages of a kind have the same length: `LENGTH` bytes together.
+#[must_use]
+pub fn message<const LENGTH: usize>(tag: Tag, parts: &[&[u8]]) -> [u8; LENGTH] {
+    let mut message = [0; LENGTH];
+    message[0] = tag as u8;
+    let mut at = 1;
+    for part in parts {
+        if let Some(slot) = message.get_mut(at..at + part.len()) {
+            slot.copy_from_slice(part);
+        }
+        at += part.len();
+    }
+    debug_assert_eq!(at, LENGTH, "the parts have another length");
+    message
+}
+
+/// Keccak-256 of a message.
+#[must_use]
+pub fn keccak_of<const LENGTH: usize>(message: &[u8; LENGTH]) -> Hash32 {
+    Hash32(digest(message))
+}
+
+/// Keccak-256 of the message of each item, in their order; several at once, which is why they have one length.
+pub fn keccak_each<T: Sync, const LENGTH: usize>(
+    items: &[T],
+    message: impl Fn(&T) -> [u8; LENGTH] + Sync,
+) -> Vec<Hash32> {
+    parallel::pieces(items, |piece| {
+        let messages: Vec<[u8; LENGTH]> = piece.iter().map(&message).collect();
+        digests(&messages).into_iter().map(Hash32).collect()
+    })
 }
 
 /// A hash cut to its first 30 bytes, so that it fits an event record.

@@ -1,8 +1,8 @@
 //! The hashes that a block commits to.
 
 use super::{
-    hash::{Tag, domain_hash, keccak},
-    record::{Record, record_hash},
+    hash::{Tag, domain_hash, keccak, keccak_each},
+    record::{Record, record_message},
     tree::list_root,
 };
 use crate::core::market::{
@@ -54,5 +54,6 @@ pub fn header_hash(header: &BlockHeader) -> Hash32 {
 #[must_use]
 pub fn evidence_root(records: &[Record]) -> Hash32 {
     let evidence = records.iter().filter(|record| matches!(record, Record::VerdictEvidence { .. }));
-    list_root(evidence.map(record_hash).collect())
+    let evidence: Vec<&Record> = evidence.collect();
+    list_root(keccak_each(&evidence, |record| record_message(record)))
 }

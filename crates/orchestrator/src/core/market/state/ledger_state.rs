@@ -7,21 +7,18 @@ pub mod witness;
 use std::collections::HashMap;
 
 use super::{
-    hash::{ShortHash, Tag, domain_hash, keccak, market_key_hash},
+    hash::{ShortHash, Tag, domain_hash, keccak_each, keccak_of, market_key_hash, message},
     header::state_root,
     proof::{AccountProof, AccountsProof, MarketProof, ProvedLeaf},
     record::Record,
     step::StepState,
     tree::IndexTree,
 };
-use crate::{
-    core::market::{
-        account::TransferKind,
-        block::{BlockFormat, Hash32},
-        money::Amount,
-        terms::DomainId,
-    },
-    utils::parallel,
+use crate::core::market::{
+    account::TransferKind,
+    block::{BlockFormat, Hash32},
+    money::Amount,
+    terms::DomainId,
 };
 
 /// An account as the tree commits to it: liabilities only.
@@ -38,17 +35,20 @@ pub struct AccountLeaf {
 }
 
 impl AccountLeaf {
-    /// What the tree holds.
-    #[must_use]
-    pub fn hash(&self) -> Hash32 {
-        account_leaf_hash(&self.key, self.balance, self.withdrawable)
+    /// What the tree holds the hash of.
+    fn message(&self) -> [u8; 63] {
+        account_message(&self.key, self.balance, self.withdrawable)
     }
+}
+
+fn account_message(key: &ShortHash, balance: u128, withdrawable: u128) -> [u8; 63] {
+    message(Tag::Account, &[key, &balance.to_be_bytes(), &withdrawable.to_be_bytes()])
 }
 
 /// The hash of an account's leaf.
 #[must_use]
 pub fn account_leaf_hash(key: &ShortHash, balance: u128, withdrawable: u128) -> Hash32 {
-    keccak(Tag::Account, &[key, &balance.to_be_bytes(), &withdrawable.to_be_bytes()])
+    keccak_of(&account_message(key, balance, withdrawable))
 }
 
 /// Something in the market tree.
@@ -60,10 +60,14 @@ pub struct MarketLeaf {
     pub digest: [u8; 26],
 }
 
+fn market_message(key: &ShortHash, digest: &[u8; 26]) -> [u8; 57] {
+    message(Tag::Market, &[key, digest])
+}
+
 /// The hash of a leaf of the market tree.
 #[must_use]
 pub fn market_leaf_hash(key: &ShortHash, digest: &[u8; 26]) -> Hash32 {
-    keccak(Tag::Market, &[key, digest])
+    keccak_of(&market_message(key, digest))
 }
 
 /// Why a record can't be applied.
@@ -482,13 +486,10 @@ impl LedgerState {
     /// Root of the accounts tree.
     pub fn accounts_root(&mut self) -> Hash32 {
         self.accounts_tree.truncate(self.accounts.len());
-        let dirty = take_sorted(&mut self.dirty_accounts);
-        let accounts = &self.accounts;
-        let hashes = parallel::map(&dirty, |&index| accounts.get(index as usize).map(AccountLeaf::hash));
-        for (index, hash) in dirty.into_iter().zip(hashes) {
-            if let Some(hash) = hash {
-                self.accounts_tree.set(index as usize, hash);
-            }
+        let leaves = take_dirty(&mut self.dirty_accounts, &self.accounts);
+        let hashes = keccak_each(&leaves, |(_, leaf)| leaf.message());
+        for ((index, _), hash) in leaves.into_iter().zip(hashes) {
+            self.accounts_tree.set(index, hash);
         }
         self.accounts_tree.root()
     }
@@ -496,10 +497,10 @@ impl LedgerState {
     /// Root of the market tree.
     pub fn market_root(&mut self) -> Hash32 {
         self.market_tree.truncate(self.market.len());
-        for index in take_sorted(&mut self.dirty_market) {
-            if let Some(leaf) = self.market.get(index as usize) {
-                self.market_tree.set(index as usize, market_leaf_hash(&leaf.key, &leaf.digest));
-            }
+        let leaves = take_dirty(&mut self.dirty_market, &self.market);
+        let hashes = keccak_each(&leaves, |(_, leaf)| market_message(&leaf.key, &leaf.digest));
+        for ((index, _), hash) in leaves.into_iter().zip(hashes) {
+            self.market_tree.set(index, hash);
         }
         self.market_tree.root()
     }
@@ -596,9 +597,9 @@ fn next_place(leaves: usize) -> Result<u32, ApplyError> {
     u32::try_from(leaves).ok().filter(|index| *index < u32::MAX).ok_or(ApplyError::Full)
 }
 
-fn take_sorted(dirty: &mut Vec<u32>) -> Vec<u32> {
-    let mut taken = std::mem::take(dirty);
-    taken.sort_unstable();
-    taken.dedup();
-    taken
+/// The leaves that changed and are still there, with their places in ascending order.
+fn take_dirty<'a, T>(dirty: &mut Vec<u32>, leaves: &'a [T]) -> Vec<(usize, &'a T)> {
+    dirty.sort_unstable();
+    dirty.dedup();
+    dirty.drain(..).filter_map(|index| Some((index as usize, leaves.get(index as usize)?))).collect()
 }

@@ -1,11 +1,8 @@
 //! Event records: what a block does, in cells of exactly 31 bytes, so that each fits one field element of a blob.
 //! Numbers are big-endian; unused bytes are zero and must be.
 
-use super::hash::{ShortHash, Tag, keccak};
-use crate::{
-    core::market::{block::Hash32, verdict::VerdictStatus},
-    utils::parallel,
-};
+use super::hash::{ShortHash, Tag, keccak_each, message};
+use crate::core::market::{block::Hash32, verdict::VerdictStatus};
 
 /// Bytes in a record.
 pub const RECORD_BYTES: usize = 31;
@@ -192,16 +189,16 @@ impl Record {
     }
 }
 
-/// The hash of a record as a leaf.
+/// What a leaf is the hash of.
 #[must_use]
-pub fn record_hash(record: &Record) -> Hash32 {
-    keccak(Tag::Record, &[&record.encode()])
+pub fn record_message(record: &Record) -> [u8; 1 + RECORD_BYTES] {
+    message(Tag::Record, &[&record.encode()])
 }
 
 /// Root over the ordered records.
 #[must_use]
 pub fn events_root(records: &[Record]) -> Hash32 {
-    super::tree::list_root(parallel::map(records, record_hash))
+    super::tree::list_root(keccak_each(records, record_message))
 }
 
 /// The first cell of what is published for a block: version, number, count.

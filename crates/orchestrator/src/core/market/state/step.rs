@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use sha3::{Digest, Keccak256};
 
 use super::{
-    hash::{Tag, keccak},
+    hash::{Tag, keccak_each, keccak_of, message},
     ledger_state::{ApplyError, LedgerState},
-    record::Record,
+    record::{RECORD_BYTES, Record},
     tree::list_root,
 };
 use crate::core::market::block::{BlockFormat, BlockHeader, Hash32};
@@ -50,7 +50,11 @@ impl Step {
     /// Its leaf in the tree of the events root.
     #[must_use]
     pub fn leaf(&self) -> Hash32 {
-        keccak(Tag::Step, &[&self.cells.0, &self.count.to_be_bytes(), &self.state.0])
+        keccak_of(&self.message())
+    }
+
+    fn message(&self) -> [u8; 69] {
+        message(Tag::Step, &[&self.cells.0, &self.count.to_be_bytes(), &self.state.0])
     }
 }
 
@@ -90,7 +94,11 @@ impl StepState {
     /// The hash.
     #[must_use]
     pub fn hash(&self) -> Hash32 {
-        keccak(
+        keccak_of(&self.message())
+    }
+
+    fn message(&self) -> [u8; 66] {
+        message(
             Tag::StepState,
             &[
                 &self.state_root.0,
@@ -120,7 +128,7 @@ impl StepState {
 /// Root over the steps of a block.
 #[must_use]
 pub fn steps_root(steps: &[Step]) -> Hash32 {
-    list_root(steps.iter().map(Step::leaf).collect())
+    list_root(keccak_each(steps, Step::message))
 }
 
 /// Executes the records of a block and says its steps; there are none in the first format. After an error the state is that
@@ -137,20 +145,39 @@ pub fn execute(
         state.apply_block(format, records)?;
         return Ok(Vec::new());
     }
-    let mut steps = Vec::with_capacity(records.len().div_ceil(STEP_RECORDS));
+    let mut states = Vec::with_capacity(records.len().div_ceil(STEP_RECORDS));
     let mut chunks = records.chunks(STEP_RECORDS).peekable();
     while let Some(chunk) = chunks.next() {
-        let mut cells = Keccak256::new();
-        for record in chunk {
-            state.apply(record)?;
-            cells.update(record.encode());
-        }
+        chunk.iter().try_for_each(|record| state.apply(record))?;
         if chunks.peek().is_none() {
             state.end_block();
         }
-        let count = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-        let cells = Hash32(cells.finalize().into());
-        steps.push(Step { cells, count, state: state.step_state().hash() });
+        states.push(state.step_state());
     }
-    Ok(steps)
+    // What no later step waits for is hashed for all of them at once.
+    let states = keccak_each(&states, StepState::message);
+    let steps = step_sizes(records.len()).zip(cells_hashes(records)).zip(states);
+    Ok(steps
+        .map(|((count, cells), state)| {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            Step { cells, count, state }
+        })
+        .collect())
+}
+
+/// The hash of the cells of each step; the last one may be shorter than the others.
+fn cells_hashes(records: &[Record]) -> Vec<Hash32> {
+    let (whole, last) = records.as_chunks::<STEP_RECORDS>();
+    let mut hashes = keccak_each(whole, |step| {
+        let mut cells = [0; STEP_RECORDS * RECORD_BYTES];
+        for (cell, record) in cells.as_chunks_mut().0.iter_mut().zip(step) {
+            *cell = record.encode();
+        }
+        cells
+    });
+    if !last.is_empty() {
+        let cells: Vec<u8> = last.iter().flat_map(Record::encode).collect();
+        hashes.push(Hash32(Keccak256::digest(cells).into()));
+    }
+    hashes
 }

@@ -3,8 +3,8 @@
 
 use std::sync::LazyLock;
 
-use super::hash::{Tag, keccak};
-use crate::{core::market::block::Hash32, utils::parallel};
+use super::hash::{Tag, keccak_each, keccak_of, message};
+use crate::core::market::block::Hash32;
 
 /// Levels between the leaves and the root.
 pub const DEPTH: usize = 32;
@@ -12,7 +12,11 @@ pub const DEPTH: usize = 32;
 /// Hash of two children.
 #[must_use]
 pub fn node(left: &Hash32, right: &Hash32) -> Hash32 {
-    keccak(Tag::Node, &[&left.0, &right.0])
+    keccak_of(&node_message(left, right))
+}
+
+fn node_message(left: &Hash32, right: &Hash32) -> [u8; 65] {
+    message(Tag::Node, &[&left.0, &right.0])
 }
 
 /// Roots of empty subtrees by height; a missing leaf is 32 zero bytes.
@@ -94,22 +98,22 @@ impl IndexTree {
 
     /// Brings every path up to date and returns the root.
     pub fn root(&mut self) -> Hash32 {
-        let mut dirty = std::mem::take(&mut self.dirty);
+        let dirty = &mut self.dirty;
         dirty.sort_unstable();
         dirty.dedup();
         for height in 0..DEPTH {
             let (below, above) = self.levels.split_at_mut(height + 1);
             let (Some(below), Some(above)) = (below.last(), above.first_mut()) else { break };
             let empty = empty(height);
-            for index in &mut dirty {
+            for index in dirty.iter_mut() {
                 *index /= 2;
             }
             dirty.dedup();
             above.resize(below.len().div_ceil(2), Hash32::default());
-            let hashes = parallel::map(&dirty, |&index| {
+            let hashes = keccak_each(dirty, |&index| {
                 let left = below.get(index * 2).unwrap_or(&empty);
                 let right = below.get(index * 2 + 1).unwrap_or(&empty);
-                node(left, right)
+                node_message(left, right)
             });
             for (&index, hash) in dirty.iter().zip(hashes) {
                 if let Some(slot) = above.get_mut(index) {
@@ -117,6 +121,7 @@ impl IndexTree {
                 }
             }
         }
+        dirty.clear();
         self.top()
     }
 
@@ -241,14 +246,18 @@ pub fn root_from_path(leaf: Hash32, index: u32, path: &[Hash32]) -> Option<Hash3
 /// has the zero hash.
 #[must_use]
 pub fn list_root(mut hashes: Vec<Hash32>) -> Hash32 {
-    let zero = Hash32::default();
     while hashes.len() > 1 {
-        if hashes.len() % 2 == 1 {
-            hashes.push(zero);
-        }
-        hashes = parallel::map(hashes.as_chunks().0, |[left, right]| node(left, right));
+        hashes = joined(hashes);
     }
-    hashes.first().copied().unwrap_or(zero)
+    hashes.first().copied().unwrap_or_default()
+}
+
+/// The level above one of a list.
+fn joined(mut level: Vec<Hash32>) -> Vec<Hash32> {
+    if level.len() % 2 == 1 {
+        level.push(Hash32::default());
+    }
+    keccak_each(level.as_chunks().0, |[left, right]| node_message(left, right))
 }
 
 /// The siblings of a member of a list, level by level from the bottom, zeros too; `None` for one that is not in it.
@@ -258,10 +267,7 @@ pub fn list_proof(hashes: &[Hash32], index: usize) -> Option<Vec<Hash32>> {
     let mut siblings = Vec::new();
     while level.len() > 1 {
         siblings.push(level.get(index ^ 1).copied().unwrap_or_default());
-        if level.len() % 2 == 1 {
-            level.push(Hash32::default());
-        }
-        level = level.as_chunks().0.iter().map(|[left, right]| node(left, right)).collect();
+        level = joined(level);
         index >>= 1;
     }
     Some(siblings)
@@ -271,7 +277,7 @@ pub fn list_proof(hashes: &[Hash32], index: usize) -> Option<Vec<Hash32>> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::hash::keccak, *};
 
     fn leaf(n: u64) -> Hash32 {
         keccak(Tag::Account, &[&n.to_be_bytes()])
