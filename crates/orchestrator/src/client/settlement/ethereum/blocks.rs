@@ -40,6 +40,15 @@ pub struct RegisteredBlock {
     pub transaction: Hash32,
 }
 
+/// What an event changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A block is registered.
+    Stands(Box<RegisteredBlock>),
+    /// Blocks from this number on fell, or were dropped by the exit.
+    Gone(u64),
+}
+
 /// Where the contract is, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -61,44 +70,35 @@ impl Place {
     pub async fn blocks(&self, node: &Node) -> Result<BTreeMap<u64, RegisteredBlock>> {
         let mut blocks = BTreeMap::new();
         for log in self.events(node).await? {
-            self.follow(&mut blocks, &log)?;
+            match self.change(&log)? {
+                Change::Stands(block) => {
+                    blocks.insert(block.header.number, *block);
+                }
+                Change::Gone(from) => {
+                    blocks.split_off(&from);
+                }
+            }
         }
         Ok(blocks)
     }
 
-    /// Whether a block was registered and fell, for good: by an event that lies in the chain's block `settled` or before it.
-    ///
-    /// # Errors
-    /// As [`Place::blocks`].
-    pub async fn fell(&self, node: &Node, number: u64, hash: &Hash32, settled: u64) -> Result<bool> {
-        let (mut blocks, mut fell) = (BTreeMap::new(), false);
-        for log in self.events(node).await? {
-            let stands = |blocks: &BTreeMap<u64, RegisteredBlock>| {
-                blocks.get(&number).is_some_and(|block| block.hash == *hash)
-            };
-            let before = stands(&blocks);
-            self.follow(&mut blocks, &log)?;
-            match (before, stands(&blocks)) {
-                (true, false) => fell = log.block_number.is_some_and(|block| block <= settled),
-                (_, true) => fell = false,
-                (false, false) => {}
-            }
-        }
-        Ok(fell)
-    }
-
     /// The events that tell which blocks stand.
     async fn events(&self, node: &Node) -> Result<Vec<Log>> {
+        logs::all(node, &Self::filter(self.contract), self.from_block, self.log_range).await
+    }
+
+    /// What these events are.
+    pub(super) fn filter(contract: Address) -> Filter {
         let wanted = vec![
             Settlement::Registered::SIGNATURE_HASH,
             Settlement::Fallen::SIGNATURE_HASH,
             Settlement::ExitOpened::SIGNATURE_HASH,
         ];
-        let filter = Filter::new().address(self.contract).event_signature(wanted);
-        logs::all(node, &filter, self.from_block, self.log_range).await
+        Filter::new().address(contract).event_signature(wanted)
     }
 
-    fn follow(&self, blocks: &mut BTreeMap<u64, RegisteredBlock>, log: &Log) -> Result<()> {
+    /// What one of them tells.
+    pub(super) fn change(&self, log: &Log) -> Result<Change> {
         use Settlement::SettlementEvents as E;
         let (topics, data) = (log.inner.topics(), &log.inner.data.data);
         let event = <E as alloy::sol_types::SolEventInterface>::decode_raw_log(topics, data)
@@ -106,17 +106,12 @@ impl Place {
         match event {
             E::Registered(event) => {
                 let block = self.read(&event, log.transaction_hash.unwrap_or_default())?;
-                blocks.insert(event.number, block);
+                Ok(Change::Stands(Box::new(block)))
             }
-            E::Fallen(event) => {
-                blocks.split_off(&event.number);
-            }
-            E::ExitOpened(event) => {
-                blocks.split_off(&event.lastFinal.saturating_add(1));
-            }
-            _ => {}
+            E::Fallen(event) => Ok(Change::Gone(event.number)),
+            E::ExitOpened(event) => Ok(Change::Gone(event.lastFinal.saturating_add(1))),
+            _ => Err(not_now("the node's events are others than it was asked for")),
         }
-        Ok(())
     }
 
     fn read(&self, event: &Settlement::Registered, transaction: B256) -> Result<RegisteredBlock> {

@@ -15,15 +15,15 @@ pub mod node;
 pub mod oracles;
 pub mod payin;
 pub mod payout;
+mod registry;
 pub mod sender;
 pub mod signer;
 pub mod watch;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use alloy::{primitives::Address as ChainAddress, sol_types::SolCall as _};
 use async_trait::async_trait;
-use parking_lot::Mutex;
 
 use self::{
     abi::Settlement,
@@ -31,6 +31,7 @@ use self::{
     deposits::{Deposits, LogSettings},
     node::not_now,
     oracles::Oracles,
+    registry::Registry,
     sender::{Sender, Status},
 };
 use crate::{
@@ -57,6 +58,9 @@ use crate::{
 
 type Result<T> = std::result::Result<T, SettlementError>;
 
+/// Transactions that may fail to make a block final before it is left to the next block, which finalises those before it, too.
+const FINALISE_ROUNDS: u32 = 8;
+
 /// The layer.
 pub struct EthereumSettlement {
     domain: DomainId,
@@ -67,9 +71,7 @@ pub struct EthereumSettlement {
     /// Whether this daemon pays owners out by itself.
     pays_out: bool,
     token: ChainAddress,
-    place: Place,
-    /// Blocks as they were registered, as of the last reading.
-    known: Mutex<BTreeMap<u64, RegisteredBlock>>,
+    registry: Registry,
 }
 
 impl EthereumSettlement {
@@ -97,8 +99,8 @@ impl EthereumSettlement {
             from_block: settings.from_block,
             log_range: settings.log_range,
         };
-        let (deposits, known) = (Deposits::new(settings), Mutex::default());
-        Ok(Self { domain, sender, deposits, treasury, oracles, pays_out: true, token, place, known })
+        let (deposits, registry) = (Deposits::new(settings), Registry::new(place));
+        Ok(Self { domain, sender, deposits, treasury, oracles, pays_out: true, token, registry })
     }
 
     /// As it is, but owners claim by themselves.
@@ -136,27 +138,13 @@ impl EthereumSettlement {
         if number == 0 || there.hash.is_zero() {
             return Ok(None);
         }
-        let known = |blocks: &BTreeMap<u64, RegisteredBlock>| {
-            blocks.get(&number).filter(|block| block.hash.0 == there.hash.0).cloned()
-        };
-        if let Some(found) = known(&self.known.lock()) {
-            return Ok(Some(found));
-        }
-        // One reading of all events tells of all blocks.
-        let blocks = self.place.blocks(node).await?;
-        let found = known(&blocks);
-        *self.known.lock() = blocks;
-        Ok(found)
+        self.registry.block(node, self.sender.finality(), number, Hash32(there.hash.0)).await
     }
 
     /// Whether a block that is not there fell, for good. If not, its registration went with a block of the chain, and will be
     /// sent again.
     async fn fell(&self, number: u64, hash: &Hash32) -> Result<bool> {
-        let node = self.sender.node();
-        match node.settled(self.sender.finality()).await? {
-            Some(settled) => self.place.fell(node, number, hash, settled.number).await,
-            None => Ok(false),
-        }
+        self.registry.fell(self.sender.node(), self.sender.finality(), number, *hash).await
     }
 
     /// How far a registered block is on its way to finality; makes it final as soon as the contract lets it.
@@ -182,19 +170,36 @@ impl EthereumSettlement {
         let last = node.read(contract, &Settlement::lastFinalCall {}, head.number).await?;
         let window = node.read(contract, &Settlement::CHALLENGE_WINDOWCall {}, head.number).await?;
         if last < number && head.time >= u64::from(found.registeredAt) + u64::from(window) {
-            let key = format!("finalise/{}/{hash}", self.domain);
-            let call = Settlement::finaliseCall { number }.abi_encode();
-            match self.sender.send(&key, call.into(), None).await {
+            self.finalise(number, &hash).await?;
+        }
+        Ok(TransactionStatus::Included)
+    }
+}
+
+impl EthereumSettlement {
+    /// Asks the contract to make a block final. A transaction that had no effect for good, as when somebody paused the contract in
+    /// between, is followed by another one.
+    async fn finalise(&self, number: u64, hash: &Hash32) -> Result<()> {
+        let call = Settlement::finaliseCall { number }.abi_encode();
+        for round in 0..FINALISE_ROUNDS {
+            let key = match round {
+                0 => format!("finalise/{}/{hash}", self.domain),
+                round => format!("finalise/{}/{hash}.{round}", self.domain),
+            };
+            match self.sender.send(&key, call.clone().into(), None).await {
                 Ok(Status::Rejected(reason)) => {
-                    tracing::warn!(number, reason, "the block could not be made final")
+                    tracing::warn!(number, round, reason, "the block could not be made final");
                 }
-                Ok(_) => {}
+                Ok(_) => return Ok(()),
                 // Somebody else was faster, or the clocks differ a little.
-                Err(SettlementError::Refused(reason)) => tracing::debug!(number, reason, "not final yet"),
+                Err(SettlementError::Refused(reason)) => {
+                    tracing::debug!(number, reason, "not final yet");
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(TransactionStatus::Included)
+        Ok(())
     }
 }
 
