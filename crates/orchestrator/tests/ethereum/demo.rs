@@ -22,5 +22,8 @@ fn the_demo_settles_on_a_chain_and_pays_everybody_by_one_transaction() {
         number("/verdicts/breached") >= 1 && number("/blocks_verified") >= number("/blocks_final"),
         "{report}"
     );
+    let verdicts = ["met", "breached", "unknown"].map(|status| number(&format!("/verdicts/{status}")));
+    assert_eq!(number("/verdicts_verified"), verdicts.iter().sum::<u64>(), "{report}");
+    assert!(number("/credits_verified") >= 2, "every credit was held against its verdict: {report}");
     assert!(number("/settled/accounts_paid") >= 4 && number("/settled/claim_gas") > 100_000, "{report}");
 }
