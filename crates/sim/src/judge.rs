@@ -22,7 +22,7 @@ use orchestrator::{
             unit::DataUnit,
         },
     },
-    service::{outbox::WAITING, settlement::verify_ledger},
+    service::{outbox::WAITING, settlement::verify_with_evidence},
 };
 
 use crate::{
@@ -240,11 +240,15 @@ fn chain(world: &World, model: &Model, verdict: &mut Verdict) {
     if u128::try_from(kept).ok().and_then(|kept| kept.checked_add(released)) != Some(paid_in) {
         verdict.violations.push(format!("{paid_in} came in, and there are {kept} and {released}"));
     }
-    match verify_ledger(&world.settlement, &world.da).now_or_never() {
+    let evidence = world.evidence();
+    match verify_with_evidence(&world.settlement, &world.da, Some(&evidence)).now_or_never() {
         Some(Ok(report)) => {
             verdict.root = format!("{:?}", report.state_root);
-            if !report.holds() {
-                verdict.violations.extend(report.problems);
+            verdict.violations.extend(report.all_problems().map(str::to_owned));
+            // At rest nothing is still to come.
+            let open = report.credits.as_ref().map_or(0, |credits| credits.open);
+            if open > 0 {
+                verdict.violations.push(format!("{open} payments or verdicts are without one another"));
             }
             if !report.is_final && !deposits.is_empty() {
                 verdict.violations.push("the last block is not final".into());

@@ -31,6 +31,7 @@ use orchestrator::{
         market::{MarketService, MarketSettings, NewAdapter, NewConsumer, NewProvider, NewUnit},
         outbox::ALERT_TOPIC,
         settlement::SettlementDomains,
+        sla::{SlaService, SlaSettings},
         work::{Call, RequestKey, Work},
     },
 };
@@ -172,6 +173,15 @@ impl World {
     #[must_use]
     pub fn faults(&self, lane: (LaneId, Arc<Fuse>), dice: Dice) -> Faults {
         Faults::new(self.weather.clone(), self.time.clone(), lane, dice)
+    }
+
+    /// The evidence behind every verdict, as it lies in the stores and past any fault.
+    #[must_use]
+    pub fn evidence(&self) -> SlaService {
+        let clock: Arc<dyn Clock> = Arc::new(LaneClock::new(self.time.clone(), WORLD, 0));
+        let ids = IdGenerator::new(clock, Arc::new(Seeded::new(Dice::new(self.plan.seed, 11))));
+        let work = Work::new(self.store.memory.clone(), self.store.memory.clone(), ids);
+        SlaService::new(work, self.storage.clone(), SlaSettings::default())
     }
 
     /// Registers parties and units, and pays money in: before any fault.

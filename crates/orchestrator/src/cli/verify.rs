@@ -12,6 +12,10 @@ pub struct VerifyArgs {
     config: ConfigArgs,
     #[command(flatten)]
     chain: ChainArgs,
+    /// Check every credit from its evidence, which a daemon's API at this address has, or a web server with its answers as
+    /// files `evidence/<subject>`.
+    #[arg(long, value_name = "URL")]
+    evidence: Option<String>,
     /// Print JSON for programs.
     #[arg(long)]
     json: bool,
@@ -26,11 +30,12 @@ pub async fn run(args: &VerifyArgs) -> Outcome {
         return run_on_chain(args).await;
     }
     let config = args.config.load()?;
-    let report = setup::verify(&config).await?;
+    let report = setup::verify(&config, args.evidence.as_deref()).await?;
     if args.json {
         output::json(&report)?
     } else {
-        show(&report)?
+        show(&report)?;
+        show_credits(&report)?
     }
     judge(&report)
 }
@@ -39,19 +44,20 @@ pub async fn run(args: &VerifyArgs) -> Outcome {
 #[cfg(feature = "ethereum")]
 async fn run_on_chain(args: &VerifyArgs) -> Outcome {
     let Some(place) = args.chain.place()? else { return Ok(()) };
-    let report = setup::verify_chain(&place).await?;
+    let report = setup::verify_chain(&place, args.evidence.as_deref()).await?;
     if args.json {
         output::json(&report)?;
     } else {
         show(&report.ledger)?;
         output::line(&format!(
-            "{} signatures of oracles checked{}; credits not checked: that needs the evidence",
+            "{} signatures of oracles checked{}",
             report.signatures,
             match report.signatures_unseen {
                 0 => String::new(),
                 unseen => format!(", those of {unseen} blocks are known to the contract only"),
             },
         ))?;
+        show_credits(&report.ledger)?;
     }
     judge(&report.ledger)
 }
@@ -89,9 +95,34 @@ fn show(report: &VerifyReport) -> Outcome {
     ))
 }
 
+fn show_credits(report: &VerifyReport) -> Outcome {
+    let Some(credits) = &report.credits else {
+        return output::line("credits not checked: that needs the evidence (--evidence URL)");
+    };
+    output::line(&format!(
+        "{} verdicts judged again from their evidence, by {}; {} payments and {} credits (of {} in all) held against them, {} still open{}",
+        credits.verdicts,
+        match credits.rules.len() {
+            1 => "one set of rules".to_owned(),
+            sets => format!("{sets} sets of rules"),
+        },
+        credits.payments,
+        credits.credits,
+        credits.credited,
+        credits.open,
+        match credits.by_reputation {
+            0 => String::new(),
+            some => format!("; {some} credits hang on a reputation, which the chain does not bind"),
+        },
+    ))
+}
+
 fn judge(report: &VerifyReport) -> Outcome {
     if report.holds() {
         return Ok(());
     }
-    Err(Failure::Difference(format!("what was published does not agree: {}", report.problems.join("; "))))
+    let problems: Vec<_> = report.all_problems().collect();
+    let more = report.credits.as_ref().map_or(0, |credits| credits.more_problems);
+    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+    Err(Failure::Difference(format!("what was published does not agree: {}{more}", problems.join("; "))))
 }

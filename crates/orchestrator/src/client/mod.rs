@@ -9,6 +9,7 @@ pub mod cron;
 pub mod da;
 pub mod db;
 pub mod event_bus;
+pub mod evidence;
 pub mod job_queue;
 pub mod network;
 pub mod notification;

@@ -102,6 +102,25 @@ pub(super) async fn start(
     if let Some(feed) = &clients.feed_task {
         tasks.push(tokio::spawn(feed.clone().run(stop.clone())));
     }
+    let sla = services.sla.clone();
+    tasks.push(tokio::spawn(
+        stop.clone()
+            .run_until_cancelled_owned(async move {
+                match sla.name_records().await {
+                    Ok(0) => {}
+                    Ok(named) => {
+                        tracing::info!(named, "verdicts of before can now be found by their records")
+                    }
+                    Err(error) => {
+                        tracing::warn!(
+                            error = crate::error::chain(&error),
+                            "not all verdicts can be found by their records"
+                        );
+                    }
+                }
+            })
+            .map(|_| ()),
+    ));
     tasks.push(tokio::spawn(watch_canary(config, clients, services, canary.clone(), stop.clone())));
     if config.prober.enabled {
         tasks.push(prober_task(config, clients, services, canary.clone(), stop).await?);

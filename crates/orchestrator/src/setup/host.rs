@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use super::{backends, clients, first, secret};
 use crate::{
-    client::clock::{SystemClock, SystemEntropy},
+    client::{
+        clock::{SystemClock, SystemEntropy},
+        evidence::HttpEvidence,
+    },
     config::{
         Config,
         section::{DatabaseBackend, Settlement},
     },
     core::{
         client::{clock::Entropy, database::DatabaseClient},
+        madara::evidence::EvidenceSource,
         market::ids::IdGenerator,
     },
     error::{Error, ErrorCode, Result},
@@ -21,7 +25,7 @@ use crate::{
     service::{
         access::{KeyService, KeySettings},
         proof::{ProvedAccount, verify_account_proof},
-        settlement::{VerifyReport, verify_ledger},
+        settlement::{VerifyReport, verify_with_evidence},
         work::Work,
     },
 };
@@ -125,15 +129,16 @@ pub async fn policy(config: &Config) -> Result<Option<serde_json::Value>> {
 }
 
 /// Rebuilds the ledger from what was published and compares it. Reads the settlement and data-availability layers
-/// only, which are public, so that it may run beside the daemon.
+/// only, which are public, so that it may run beside the daemon. With the address of a source of `evidence`, every credit is
+/// checked from it.
 ///
 /// # Errors
-/// When a layer can't be read.
-pub async fn verify(config: &Config) -> Result<VerifyReport> {
+/// When a layer, or the source, can't be read.
+pub async fn verify(config: &Config, evidence: Option<&str>) -> Result<VerifyReport> {
     #[cfg(feature = "ethereum")]
     if config.settlement.backend == crate::config::section::SettlementBackend::Ethereum {
         let place = super::onlooker::ChainPlace::of(&config.ethereum);
-        return Ok(super::onlooker::verify_chain(&place).await?.ledger);
+        return Ok(super::onlooker::verify_chain(&place, evidence).await?.ledger);
     }
     let chain = Settlement::directory(config);
     if !chain.is_dir() {
@@ -142,7 +147,18 @@ pub async fn verify(config: &Config) -> Result<VerifyReport> {
         return Err(Error::new(ErrorCode::NotFound, detail));
     }
     let (settlement, da) = clients::settlement_layer(config, Arc::new(SystemClock::new()))?;
-    verify_ledger(settlement.as_ref(), da.as_ref()).await
+    let source = evidence_source(evidence)?;
+    let source = source.as_ref().map(|it| it as &dyn EvidenceSource);
+    verify_with_evidence(settlement.as_ref(), da.as_ref(), source).await
+}
+
+/// The source of evidence at an address.
+///
+/// # Errors
+/// [`ErrorCode::InvalidField`] when it is none of a web server.
+pub(super) fn evidence_source(url: Option<&str>) -> Result<Option<HttpEvidence>> {
+    let source = url.map(HttpEvidence::new).transpose();
+    source.map_err(|error| Error::field("evidence", error.to_string()).because(error))
 }
 
 /// Checks an account's inclusion proof as the API gave it.

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use serde::Serialize;
 
-use super::clients::unready;
+use super::{clients::unready, host::evidence_source};
 use crate::{
     client::{
         clock::SystemClock,
@@ -25,11 +25,11 @@ use crate::{
     config::section::Ethereum,
     core::{
         client::clock::Clock,
-        madara::attestation::EvidenceOracles as _,
+        madara::{attestation::EvidenceOracles as _, evidence::EvidenceSource},
         market::{quantity::Micros, terms::DomainId},
     },
     error::{Error, Result},
-    service::settlement::{VerifyReport, verify_ledger},
+    service::settlement::{VerifyReport, verify_with_evidence},
 };
 
 /// Which contract on which chain.
@@ -80,7 +80,7 @@ pub struct ChainReport {
     pub signatures: u64,
     /// Blocks whose registration did not come by a plain call, so that their signatures are known to the contract only.
     pub signatures_unseen: u64,
-    /// Whether the credits were compared with the evidence.
+    /// Whether the credits were checked from the evidence; what they came to is `credits`.
     pub credits_checked: bool,
 }
 
@@ -163,14 +163,18 @@ impl Onlooker {
     }
 }
 
-/// Rebuilds the ledger of a contract from its events and the blobs, and compares every root and signature.
+/// Rebuilds the ledger of a contract from its events and the blobs, and compares every root and signature; with the address
+/// of a source of `evidence`, every credit, too.
 ///
 /// # Errors
-/// When node or beacon node do not answer; what they hold being wrong is a problem in the report.
-pub async fn verify_chain(place: &ChainPlace) -> Result<ChainReport> {
+/// When node, beacon node or source do not answer; what they hold being wrong is a problem in the report.
+pub async fn verify_chain(place: &ChainPlace, evidence: Option<&str>) -> Result<ChainReport> {
+    let source = evidence_source(evidence)?;
+    let source = source.as_ref().map(|it| it as &dyn EvidenceSource);
     let onlooker = Onlooker::open(place).await?;
-    let ledger = verify_ledger(&onlooker.settlement, &onlooker.da).await?;
-    let mut report = ChainReport { ledger, signatures: 0, signatures_unseen: 0, credits_checked: false };
+    let ledger = verify_with_evidence(&onlooker.settlement, &onlooker.da, source).await?;
+    let credits_checked = ledger.credits.is_some();
+    let mut report = ChainReport { ledger, signatures: 0, signatures_unseen: 0, credits_checked };
     onlooker.signatures(&mut report).await?;
     Ok(report)
 }

@@ -43,6 +43,7 @@ pub(crate) struct Api {
     pub(crate) provider: FakeProvider,
     pub(crate) allocations: AllocationService,
     pub(crate) letters: Arc<OverQueue>,
+    pub(crate) layers: world::Layers,
 }
 
 impl Drop for Api {
@@ -125,6 +126,7 @@ impl Api {
             provider: built.provider,
             allocations: built.allocations,
             letters: built.letters,
+            layers: built.layers,
         }
     }
 

@@ -3,6 +3,7 @@
 mod access;
 mod bad_input;
 mod blocks;
+mod credits;
 mod description;
 mod events;
 mod evidence;

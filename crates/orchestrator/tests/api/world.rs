@@ -24,7 +24,7 @@ use orchestrator::{
             database::Committer, event_bus::EventFeed, provider::ProviderDirectory, storage::StorageClient,
             vault::Vault,
         },
-        madara::job_queue::JobQueueClient,
+        madara::{da::DaClient, job_queue::JobQueueClient},
         market::{
             event::DomainEvent,
             ids::{IdGenerator, OperatorId},
@@ -87,7 +87,11 @@ pub(crate) struct Built {
     pub(crate) provider: FakeProvider,
     pub(crate) allocations: AllocationService,
     pub(crate) letters: Arc<OverQueue>,
+    pub(crate) layers: Layers,
 }
+
+/// The settlement layers, and where blocks are published.
+pub(crate) type Layers = (SettlementDomains, Arc<dyn DaClient>);
 
 /// What services, jobs and triggers share.
 struct Base {
@@ -220,6 +224,7 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
     let disputes = DisputeService::new(work.clone(), DisputeSettings::default());
     let periods = PeriodSettlement::new(work.clone(), base.storage.clone(), base.sla.clone());
     let blocks = base.blocks();
+    let layers = (blocks.domains.clone(), blocks.da.clone());
     let letters = base.letters().await;
     let engine = base.engine(&periods, &blocks);
     let triggers = base.triggers(&allocations, &market, &disputes, &blocks);
@@ -286,5 +291,6 @@ pub(crate) async fn build(settings: ApiSettings) -> Built {
         provider,
         allocations,
         letters,
+        layers,
     }
 }

@@ -153,6 +153,10 @@ fn the_demo_plays_the_whole_market() {
     assert!(number("blocks_final") >= 1);
     assert_eq!(number("blocks_final"), number("blocks_verified"));
     assert_eq!(report["proof_verified"], true);
+    // Every verdict was judged again from what the API tells everybody, and every credit held against it.
+    let verdicts: u64 = report["verdicts"].as_object().unwrap().values().map(|it| it.as_u64().unwrap()).sum();
+    assert_eq!(number("verdicts_verified"), verdicts);
+    assert!(number("credits_verified") >= 2, "{report}");
     assert!(number("seconds") >= 1);
     // The one that was left alone ranks above those that were broken.
     assert_eq!(report["offerings"][0]["provider"], "built-in", "{report}");

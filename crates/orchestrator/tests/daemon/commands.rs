@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::harness::{Place, id};
+use super::harness::{Place, id, wait_for};
+use crate::tools::files_of;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_and_jobs_through_the_daemon() {
@@ -106,6 +107,64 @@ async fn verify_finds_a_flipped_byte() {
         std::fs::write(&file, good).unwrap();
     }
     place.cli(&["verify"]).await.ends(0, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_checks_every_credit_and_finds_a_mirror_that_lies() {
+    let place = Place::busy();
+    let running = place.start().await;
+    let (_, own) = running.api.consumer("auditor").await;
+    let allocation = own.buy().await;
+    own.until(&allocation, "active").await;
+    wait_for("a verdict", || async {
+        let verdicts = own.all(&format!("/allocations/{allocation}/verdicts")).await;
+        (!verdicts.is_empty()).then_some(())
+    })
+    .await;
+    own.post(&format!("/allocations/{allocation}/close"), json!({})).await;
+    own.until(&allocation, "closed").await;
+    running.api.until_settled().await;
+    place.cli(&["verify"]).await.ends(0, &["credits not checked"]);
+    let url = running.address("api");
+    let source = ["verify", "--evidence", &url];
+    place
+        .cli(&source)
+        .await
+        .ends(0, &["verdicts judged again from their evidence, by one set of rules", "0 still open"]);
+    let report = place.cli(&[&source[..], &["--json"]].concat()).await.json();
+    let verdicts = report["credits"]["verdicts"].as_u64().unwrap();
+    assert!(verdicts >= 2, "{report}");
+    assert_eq!((&report["problems"], &report["credits"]["problems"]), (&json!([]), &json!([])));
+
+    // Anybody may keep a copy, of all that the blocks name.
+    let mirror = place.dir.path().join("mirror/evidence");
+    std::fs::create_dir_all(&mirror).unwrap();
+    let mut copied = Vec::new();
+    for block in running.api.all("/blocks").await {
+        let path = format!("/blocks/local/{}/records?limit=1000", block["number"]);
+        for record in running.api.get(&path).await["items"].as_array().unwrap() {
+            if record["type"] == "verdict" {
+                let subject = record["bytes"].as_str().unwrap().trim_start_matches("0x")[2..34].to_owned();
+                let asked = running.api.http.get(format!("{url}/evidence/{subject}")).send().await.unwrap();
+                std::fs::write(mirror.join(&subject), asked.bytes().await.unwrap()).unwrap();
+                copied.push(subject);
+            }
+        }
+    }
+    assert_eq!(copied.len() as u64, verdicts);
+    running.stop_well().await;
+    place.cli(&source).await.ends(1, &["the source of the evidence does not answer"]);
+    let url = files_of(place.dir.path().join("mirror")).await;
+    let source = ["verify", "--evidence", &url];
+    place.cli(&source).await.ends(0, &["0 still open"]);
+    let file = mirror.join(&copied[0]);
+    let good = std::fs::read_to_string(&file).unwrap();
+    let bad = good.replacen("\"attempts\":", "\"attempts\":1", 1);
+    assert_ne!(good, bad);
+    std::fs::write(&file, bad).unwrap();
+    place.cli(&source).await.ends(4, &["does not agree", &copied[0], "another root"]);
+    std::fs::remove_file(&file).unwrap();
+    place.cli(&source).await.ends(4, &["does not agree", "its evidence is not there"]);
 }
 
 fn gather(directory: &Path, files: &mut Vec<PathBuf>) {

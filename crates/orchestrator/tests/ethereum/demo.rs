@@ -25,4 +25,7 @@ fn the_demo_settles_on_a_chain_and_pays_everybody() {
     // Those that were released together are paid together.
     assert!((1..4).contains(&number("/settled/payouts")), "{report}");
     assert!(number("/settled/accounts_paid") >= 4 && number("/settled/payout_gas") > 100_000, "{report}");
+    let verdicts = ["met", "breached", "unknown"].map(|status| number(&format!("/verdicts/{status}")));
+    assert_eq!(number("/verdicts_verified"), verdicts.iter().sum::<u64>(), "{report}");
+    assert!(number("/credits_verified") >= 2, "every credit was held against its verdict: {report}");
 }

@@ -64,8 +64,8 @@ use orchestrator::{
         ledger::{AccountService, DepositWatcher, DisputeService, dispute::DisputeSettings},
         market::{MarketService, MarketSettings, NewAdapter, NewConsumer, NewProvider, NewUnit},
         provisioning::{ProvisioningSettings, handlers},
-        settlement::{SettlementDomains, verify_ledger},
-        sla::{CloseSlaWindows, PeriodSettlement, SlaCheck, SlaSettings},
+        settlement::{SettlementDomains, verify_with_evidence},
+        sla::{CloseSlaWindows, PeriodSettlement, SlaCheck, SlaService, SlaSettings},
         work::{Call, RequestKey, Work},
     },
 };

@@ -20,6 +20,7 @@ use orchestrator::{
             verdict::{SlaVerdict, VerdictStatus},
         },
     },
+    error::ErrorCode,
     service::{
         allocation::FinalSettlement,
         job::{
@@ -129,6 +130,20 @@ async fn met_breached_and_unknown_periods_pay_exactly() {
     assert_eq!((stored.periods_settled, stored.paid.get(), stored.credited.get()), (3, 36, 12));
     let marked = world.db.count(schema::UNSEALED, Filter::eq("kind", "verdict")).await.unwrap();
     assert_eq!(marked, 3);
+
+    // A verdict of before has no name for its record; it gets one.
+    let subject = verdicts[1].record_subject.clone().unwrap();
+    let mut stored = world.db.load::<SlaVerdict>(&verdicts[1].id.to_string()).await.unwrap().unwrap();
+    stored.value.record_subject = None;
+    let mut changes = Changeset::new();
+    changes.replace(stored.version, &stored.value);
+    world.db.commit(changes).await.unwrap();
+    let bytes = <[u8; 16]>::try_from(hex::decode(&subject).unwrap()).unwrap();
+    assert_eq!(world.sla.bundle(&bytes).await.unwrap_err().code, ErrorCode::NotFound);
+    for named in [1, 0] {
+        assert_eq!(world.sla.name_records().await.unwrap(), named);
+        assert_eq!(world.sla.bundle(&bytes).await.unwrap().period_key, verdicts[1].period_key);
+    }
 
     // Anyone can judge again from the evidence alone.
     let call = Call::system("t");

@@ -247,6 +247,7 @@ fn allocation(n: u128) -> Allocation {
         paid: Amount::ZERO,
         credited: Amount::ZERO,
         breached_in_a_row: 0,
+        earlier: Vec::new(),
         failure: None,
         created_at: START,
         updated_at: START,

@@ -155,18 +155,30 @@ async fn play(args: &DemoArgs, directory: &Path, progress: &Progress) -> Result<
         market.close().await?;
         market.await_blocks().await?;
         let report = market.report().await?;
-        Ok::<_, Failure>(Report { settled: market.withdraw().await?, ..report })
+        let report = Report { settled: market.withdraw().await?, ..report };
+        // As anybody would, with what the daemon tells everybody.
+        let evidence = format!("http://{}", daemon.api_addr);
+        Ok::<_, Failure>((report, setup::verify(&config, Some(&evidence)).await?))
     }
     .await;
     for (_, (provider, _)) in providers {
         provider.shutdown().await;
     }
     daemon.stop().await;
-    let mut report = outcome?;
-    let verified = setup::verify(&config).await?;
+    let (mut report, verified) = outcome?;
+    if let Some(problem) = verified.all_problems().next() {
+        return Err(Failure::Difference(format!("what was published does not agree: {problem}")));
+    }
     progress
         .say(&format!("rebuilt the ledger from {} published blocks: every root is equal", verified.blocks));
     report.blocks_verified = verified.blocks;
+    if let Some(credits) = verified.credits {
+        progress.say(&format!(
+            "judged {} verdicts again from their evidence, and held {} credits against them",
+            credits.verdicts, credits.credits
+        ));
+        (report.verdicts_verified, report.credits_verified) = (credits.verdicts, credits.credits);
+    }
     report.seconds = progress.seconds();
     Ok(report)
 }

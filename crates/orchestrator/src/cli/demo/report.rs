@@ -29,6 +29,10 @@ pub struct Report {
     pub blocks_final: u64,
     /// Blocks that were rebuilt from what was published, with equal roots.
     pub blocks_verified: u64,
+    /// Verdicts that were judged again from the evidence.
+    pub verdicts_verified: u64,
+    /// Credits that were held against their verdicts.
+    pub credits_verified: u64,
     /// Whether the inclusion proof of a consumer's account verified.
     pub proof_verified: bool,
     /// How long it all took, in seconds.

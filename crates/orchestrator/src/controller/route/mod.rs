@@ -14,6 +14,7 @@ mod events;
 mod health;
 mod jobs;
 mod keys;
+mod large;
 mod offerings;
 mod page;
 mod params;

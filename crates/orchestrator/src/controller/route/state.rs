@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::large::Large;
 use crate::{
     controller::worker::trigger::TriggerRegistry,
     core::{
@@ -144,6 +145,7 @@ pub struct ApiState(Arc<Shared>);
 struct Shared {
     services: Services,
     places: Semaphore,
+    large: Large,
 }
 
 impl ApiState {
@@ -151,12 +153,17 @@ impl ApiState {
     #[must_use]
     pub fn new(services: Services) -> Self {
         let places = Semaphore::new(services.settings.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
-        Self(Arc::new(Shared { services, places }))
+        Self(Arc::new(Shared { services, places, large: Large::default() }))
     }
 
     /// One for each request that may be worked on.
     pub(super) fn places(&self) -> &Semaphore {
         &self.0.places
+    }
+
+    /// Places for large answers.
+    pub(super) fn large(&self) -> &Large {
+        &self.0.large
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(allocation_verdicts))
         .routes(routes!(get_verdict))
         .routes(routes!(verdict_proof))
+        .routes(routes!(verdict_bundle))
 }
 
 /// Takes a signed report of an oracle. The statement is in the canonical form that is signed: instants are integers of
@@ -145,4 +146,35 @@ async fn verdict_proof(
     Named(id): Named<VerdictId>,
 ) -> Result<Response> {
     tagged(&headers, &VerdictProofView::from(state.sla.proof(&caller.call, id).await?))
+}
+
+/// How a verdict's record on the chain names it: 32 lower-case hex digits.
+struct RecordSubject([u8; 16]);
+
+impl std::str::FromStr for RecordSubject {
+    type Err = ();
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| ())?;
+        // One spelling only: a mirror has one file for each.
+        if hex::encode(bytes) == text { Ok(Self(bytes)) } else { Err(()) }
+    }
+}
+
+/// Everything that anybody needs to check the verdict with this record on the chain, and the credit that follows from it:
+/// what the record's subject is the hash of, the parties' addresses, the allocation's terms, and the evidence. Open to
+/// everybody, as the chain is: it has no secrets, and who can't read it can't check anything. `orchestrator verify
+/// --evidence` reads it here or from a mirror, which is any web server that has the answers as files `evidence/<subject>`.
+#[utoipa::path(get, path = "/evidence/{subject}", tag = "sla", security(()),
+    params(("subject" = String, Path, description = "Subject of the verdict's record, 32 hex digits")),
+    responses((status = 200, body = Object, content_type = "application/json",
+        description = "`{version, domain, unit, period_key, payment, allocation: {consumer_owner, provider_owner, terms, earlier}, \
+            file: {window, provider, terms, rules, reputation, evidence}}`; instants and durations are integers of microseconds")))]
+async fn verdict_bundle(
+    State(state): State<ApiState>,
+    headers: HeaderMap,
+    Named(RecordSubject(subject)): Named<RecordSubject>,
+) -> Result<Response> {
+    let place = state.large().place()?;
+    place.send(tagged(&headers, &state.sla.bundle(&subject).await?)?).await
 }

@@ -120,7 +120,7 @@ schema! {
     /// Evidence buckets.
     BUCKETS = "buckets" { by_subject("subject", "start"); }
     /// `SlaVerdict` documents.
-    VERDICTS = "verdicts" { by_unit("unit"); by_period("period_key") unique; by_allocation("allocation"); }
+    VERDICTS = "verdicts" { by_unit("unit"); by_period("period_key") unique; by_allocation("allocation"); by_record("record_subject"); }
     /// `Reputation` documents, by unit id.
     REPUTATIONS = "reputations" { by_provider("provider"); }
     /// Logged changes of prices.

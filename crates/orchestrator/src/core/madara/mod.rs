@@ -4,6 +4,7 @@
 pub mod attestation;
 pub mod cron;
 pub mod da;
+pub mod evidence;
 pub mod job_queue;
 pub mod payout;
 pub mod settlement;

@@ -94,6 +94,17 @@ pub struct Usage {
     pub read_at: Timestamp,
 }
 
+/// What a renewal changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Egress that the escrow covers.
+    pub egress_allowance: Bytes,
+    /// How long it runs from activation.
+    pub period: Micros,
+    /// When its period ends.
+    pub ends_at: Option<Timestamp>,
+}
+
 /// An allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allocation {
@@ -152,6 +163,10 @@ pub struct Allocation {
     /// Breached billing periods in a row, up to the last one that was judged.
     #[serde(default)]
     pub breached_in_a_row: u32,
+    /// What renewals replaced, oldest first: with them every text that the market tree was ever given for this allocation can
+    /// be written again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Span>,
     /// Why it failed, for people.
     pub failure: Option<String>,
     /// When it was reserved.

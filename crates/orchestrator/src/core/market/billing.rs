@@ -65,9 +65,7 @@ pub fn period_charge(
     let payment = price.min(usage.escrow);
     let fee = payment.basis_points(fee).min(payment);
     let earned = payment.saturating_sub(fee);
-    let wanted = payment.ppm(credit.min(Ppm::ONE));
-    let credit_from_earnings = wanted.min(earned);
-    let rest = wanted.saturating_sub(credit_from_earnings);
+    let (credit_from_earnings, rest) = credit_split(payment, earned, credit);
     let credit_from_collateral = rest.min(usage.collateral);
     Some(PeriodCharge {
         payment,
@@ -78,6 +76,14 @@ pub fn period_charge(
         credit_uncovered: rest.saturating_sub(credit_from_collateral),
         payment_uncovered: price.saturating_sub(payment),
     })
+}
+
+/// What of a payment's credit comes out of what was earned in it, and what is left for the collateral.
+#[must_use]
+pub fn credit_split(payment: Amount, earned: Amount, credit: Ppm) -> (Amount, Amount) {
+    let wanted = payment.ppm(credit.min(Ppm::ONE));
+    let from_earnings = wanted.min(earned);
+    (from_earnings, wanted.saturating_sub(from_earnings))
 }
 
 /// Byte-seconds that may be billed: what was metered, but never more than the reserved size held for the whole time.

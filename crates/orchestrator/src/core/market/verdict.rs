@@ -111,6 +111,10 @@ pub struct SlaVerdict {
     pub evidence_root: Hash32,
     /// Storage key of those buckets.
     pub evidence_key: String,
+    /// How its record on the chain names it: 32 hex digits. Who checks a chain has nothing else to ask for it by. `None` in
+    /// documents of before; the daemon fills it in when it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_subject: Option<String>,
     /// When it was given.
     pub created_at: Timestamp,
 }

@@ -7,7 +7,7 @@ use crate::{
         job::{JobKind, NewJob},
         market::{
             account::{AccountKey, TransferKind},
-            allocation::{Allocation, AllocationEvent, AllocationState, RestrictReason},
+            allocation::{Allocation, AllocationEvent, AllocationState, RestrictReason, Span},
             ids::AllocationId,
             money::Amount,
             quantity::{Bytes, Micros},
@@ -105,6 +105,11 @@ impl AllocationService {
                     ));
                 }
             };
+            allocation.earlier.push(Span {
+                egress_allowance: allocation.egress_allowance,
+                period: allocation.period,
+                ends_at: allocation.ends_at,
+            });
             let cost = self.extend(&mut allocation, request)?;
             let mut changes = Changeset::new();
             draw(&self.work, &mut changes, &allocation, cost, format!("renew:{id}:{version}")).await?;

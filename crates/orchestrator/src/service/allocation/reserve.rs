@@ -181,6 +181,7 @@ impl AllocationService {
             paid: Amount::ZERO,
             credited: Amount::ZERO,
             breached_in_a_row: 0,
+            earlier: Vec::new(),
             failure: None,
             created_at: now,
             updated_at: now,

@@ -1,11 +1,13 @@
 //! Settlement domains: which client settles which, and the audit that rebuilds a ledger from settlement and data layer
 //! alone.
 
+pub mod credits;
 pub mod verify;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use verify::{VerifyReport, verify_ledger};
+pub use credits::CreditReport;
+pub use verify::{VerifyReport, verify_ledger, verify_with_evidence};
 
 use crate::{
     core::{

@@ -7,6 +7,7 @@ use crate::{
     core::{
         madara::{
             da::DaClient,
+            evidence::EvidenceSource,
             settlement::{Deposit, SettlementClient},
         },
         market::{
@@ -17,7 +18,10 @@ use crate::{
         },
     },
     error::Result,
-    service::block::prove::reexecute,
+    service::{
+        block::prove::reexecute,
+        settlement::credits::{CreditReport, Credits},
+    },
 };
 
 /// An account as the rebuilt ledger has it.
@@ -54,13 +58,22 @@ pub struct VerifyReport {
     pub accounts: Vec<VerifiedAccount>,
     /// What does not agree; the audit stops at the first.
     pub problems: Vec<String>,
+    /// What the credits came to; `None` when they were not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credits: Option<CreditReport>,
 }
 
 impl VerifyReport {
     /// Whether everything agreed.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.problems.is_empty()
+        self.all_problems().next().is_none()
+    }
+
+    /// What does not agree, of the ledger and of the credits.
+    pub fn all_problems(&self) -> impl Iterator<Item = &str> {
+        let of_credits = self.credits.iter().flat_map(|credits| &credits.problems);
+        self.problems.iter().chain(of_credits).map(String::as_str)
     }
 }
 
@@ -70,10 +83,24 @@ impl VerifyReport {
 /// # Errors
 /// When a layer can't be reached; what it holds being wrong is a problem in the report, not an error.
 pub async fn verify_ledger(settlement: &dyn SettlementClient, da: &dyn DaClient) -> Result<VerifyReport> {
+    verify_with_evidence(settlement, da, None).await
+}
+
+/// The same, and checks every credit from the evidence when there is a source of it. The credits of a ledger that is wrong
+/// are not looked at.
+///
+/// # Errors
+/// When a layer, or the source of the evidence, can't be reached.
+pub async fn verify_with_evidence(
+    settlement: &dyn SettlementClient,
+    da: &dyn DaClient,
+    evidence: Option<&dyn EvidenceSource>,
+) -> Result<VerifyReport> {
     let domain = settlement.domain().clone();
     let last = settlement.last_settled().await?;
     let mut state = LedgerState::new(domain.clone());
-    let mut audit = Audit { parent: Hash32::default(), blocks: 0, records: 0 };
+    let credits = evidence.map(|_| Credits::default());
+    let mut audit = Audit { parent: Hash32::default(), blocks: 0, records: 0, credits };
     let mut problems = Vec::new();
     for number in 1..=last.number {
         let outcome = match settlement.block(number).await? {
@@ -96,6 +123,10 @@ pub async fn verify_ledger(settlement: &dyn SettlementClient, da: &dyn DaClient)
     if problems.is_empty() && state_root != last.state_root {
         problems.push("the state root is not the one that the settlement layer holds".to_owned());
     }
+    let credits = match (audit.credits, evidence) {
+        (Some(credits), Some(source)) if problems.is_empty() => Some(credits.check(&domain, source).await?),
+        _ => None,
+    };
     Ok(VerifyReport {
         domain,
         blocks: audit.blocks,
@@ -106,6 +137,7 @@ pub async fn verify_ledger(settlement: &dyn SettlementClient, da: &dyn DaClient)
         deposits: state.last_deposit(),
         accounts: accounts(&state),
         problems,
+        credits,
     })
 }
 
@@ -125,6 +157,8 @@ struct Audit {
     parent: Hash32,
     blocks: u64,
     records: u64,
+    /// Takes the blocks down, when the credits are to be checked.
+    credits: Option<Credits>,
 }
 
 impl Audit {
@@ -153,6 +187,9 @@ impl Audit {
         let deposits = settlement.deposits(before, wanted).await?;
         if !deposits_agree(state, &records, &deposits) {
             return Ok(Err("its deposits are not those of the settlement layer".to_owned()));
+        }
+        if let Some(credits) = &mut self.credits {
+            credits.block(number, header.format(), &records);
         }
         self.parent = header_hash(header);
         self.blocks += 1;

@@ -1,5 +1,6 @@
 //! Measurement and judgement: oracles, their evidence, verdicts and what is paid for a period.
 
+pub mod bundle;
 pub mod check;
 pub mod evidence;
 mod meter;

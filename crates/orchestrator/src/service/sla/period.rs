@@ -30,6 +30,7 @@ use crate::{
             quantity::{Bytes, Micros, Ppm},
             score::Reputation,
             sla::{Bucket, EvidenceSet, Sight, Window, credit_of},
+            state::commitment::verdict_subject,
             unit::DataUnit,
             verdict::{SlaVerdict, VerdictStatus},
         },
@@ -260,6 +261,7 @@ impl PeriodSettlement {
         charge: &PeriodCharge,
     ) -> SlaVerdict {
         SlaVerdict {
+            record_subject: Some(hex::encode(verdict_subject(allocation.unit, &period_key))),
             id: self.work.ids.next(),
             domain: allocation.domain.clone(),
             subject: EvidenceSubject::Allocation(allocation.id),

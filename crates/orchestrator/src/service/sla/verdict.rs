@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -74,9 +73,9 @@ pub struct VerdictProof {
 /// Shows verdicts.
 #[derive(Clone)]
 pub struct SlaService {
-    work: Work,
-    storage: Arc<dyn StorageClient>,
-    settings: SlaSettings,
+    pub(super) work: Work,
+    pub(super) storage: Arc<dyn StorageClient>,
+    pub(super) settings: SlaSettings,
 }
 
 impl SlaService {
@@ -153,13 +152,7 @@ impl SlaService {
     /// As [`SlaService::get`]; [`ErrorCode::Unavailable`] when the storage does not answer.
     pub async fn proof(&self, call: &Call, id: VerdictId) -> Result<VerdictProof> {
         let verdict = self.get(call, id).await?;
-        let stream = self.storage.get(&self.settings.evidence_bucket, &verdict.evidence_key).await?;
-        let bytes: Vec<u8> = stream
-            .try_fold(Vec::new(), |mut all, part| async move {
-                all.extend_from_slice(&part);
-                Ok(all)
-            })
-            .await?;
+        let bytes = self.evidence_bytes(&verdict).await?;
         let file: EvidenceFile = serde_json::from_slice(&bytes).map_err(Error::internal)?;
         let recomputed = file.judge()?;
         let evidence_root = recomputed.evidence_root;

@@ -56,8 +56,18 @@ impl Store {
             assert!(job.value.state.is_terminal(), "{:?}", job.value);
         }
         assert_eq!(self.db.count(schema::UNSEALED, Filter::All).await.unwrap(), 0, "all is sealed");
-        let report = verify_ledger(&self.settlement, &self.da).await.unwrap();
-        assert!(report.holds(), "{:?}", report.problems);
+        let work = self.node().work;
+        let evidence = SlaService::new(work, self.storage.clone(), sla_settings());
+        let report = verify_with_evidence(&self.settlement, &self.da, Some(&evidence)).await.unwrap();
+        assert!(report.holds(), "{:#?}", report.all_problems().collect::<Vec<_>>());
         assert!(report.is_final);
+        // Every credit that was posted follows from a verdict, whatever happened on the way.
+        let credits = report.credits.unwrap();
+        assert_eq!(credits.open, 0);
+        assert_eq!(credits.verdicts, self.db.count(schema::VERDICTS, Filter::All).await.unwrap());
+        let posted = self.transfers().await.into_iter().filter(|it| {
+            matches!(it.kind, TransferKind::Credit | TransferKind::Slash | TransferKind::Penalty)
+        });
+        assert_eq!(credits.credits, posted.count() as u64);
     }
 }

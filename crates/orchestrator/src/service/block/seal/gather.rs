@@ -321,7 +321,7 @@ fn record_kind(transfer: &Transfer) -> TransferKind {
 fn verdict_records(verdict: &SlaVerdict) -> Vec<Record> {
     vec![
         Record::Verdict {
-            subject: verdict_subject(verdict),
+            subject: verdict_subject(verdict.unit, &verdict.period_key),
             status: verdict.status,
             credit: verdict.credit.0,
             coverage: verdict.coverage.0,
