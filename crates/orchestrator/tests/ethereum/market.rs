@@ -45,7 +45,7 @@ use orchestrator::{
     },
     error::Result,
     service::{
-        block::{BlockPorts, BlockSettings, BlockStore, SealTrigger, handlers},
+        block::{AttestationService, BlockPorts, BlockSettings, BlockStore, SealTrigger, handlers},
         job::{Boundaries, Engine, EnginePorts, EngineSettings, Trigger as _, Wake},
         ledger::{AccountService, DepositWatcher},
         market::{MarketService, MarketSettings, NewConsumer},
@@ -81,6 +81,8 @@ pub struct Market {
     before: u64,
     /// Most gas in one transaction.
     pub gas: u64,
+    /// Whether daemons host the oracle's key.
+    pub hosts_oracle: bool,
 }
 
 /// One process of the daemon.
@@ -92,6 +94,7 @@ pub struct Daemon {
     pub settlement: Arc<EthereumSettlement>,
     pub da: Arc<EthereumDa>,
     pub work: Work,
+    pub attestations: AttestationService,
     clock: ManualClock,
     engine: Engine,
     seal: SealTrigger,
@@ -126,7 +129,15 @@ impl Market {
         let before = world.mined().await;
         let storage = Arc::new(MemoryStorage::new(Arc::new(world.clock.clone())));
         let entropy = Arc::new(SeededEntropy::new(9));
-        let mut market = Self { world, consumers: Vec::new(), entropy, storage, before, gas: 5_000_000 };
+        let mut market = Self {
+            world,
+            consumers: Vec::new(),
+            entropy,
+            storage,
+            before,
+            gas: 5_000_000,
+            hosts_oracle: true,
+        };
         market.pay(OPERATOR, 77, &Settlement::postBondCall { amount: 77 }.abi_encode()).await;
         let daemon = market.daemon().await;
         let vault = Arc::new(AesVault::new(&Zeroizing::new([1; 32]), market.entropy.clone()));
@@ -149,7 +160,12 @@ impl Market {
     /// Somebody pays in for a consumer.
     pub async fn deposit(&self, n: usize, owner: &str, amount: u128) {
         let name = AccountKey::Consumer(self.consumers[n]).to_string();
-        let call = Settlement::depositCall { owner: owner.parse().unwrap(), name, amount };
+        self.deposit_named(&name, owner.parse().unwrap(), amount).await;
+    }
+
+    /// Somebody pays in under a name.
+    pub async fn deposit_named(&self, name: &str, owner: ChainAddress, amount: u128) {
+        let call = Settlement::depositCall { owner, name: name.to_owned(), amount };
         self.pay(USER, amount, &call.abi_encode()).await;
     }
 
@@ -177,7 +193,8 @@ impl Market {
         let sender = world.sender_over(policy, Micros::from_secs(30), writes.clone()).await;
         let sender = Arc::new(sender.unwrap());
         let oracle = PrivateKeySigner::from_bytes(&ORACLE_KEY.into()).unwrap();
-        let parties = (OWNER.parse().unwrap(), Oracles::new(31_337, world.contract, Some(oracle)));
+        let oracle = self.hosts_oracle.then_some(oracle);
+        let parties = (OWNER.parse().unwrap(), Oracles::new(31_337, world.contract, oracle));
         let logs = LogSettings { from_block: 1, log_range: 1_000, confirmations: 0 };
         let settlement = EthereumSettlement::connect(domain(), Arc::clone(&sender), logs, parties);
         let settlement = Arc::new(settlement.await.unwrap());
@@ -215,6 +232,7 @@ impl Market {
                 domains.clone(),
                 PayoutSettings::default(),
             ),
+            attestations: AttestationService::new(work.clone(), blocks.store.clone(), domains.clone()),
             proofs,
             settlement,
             da,

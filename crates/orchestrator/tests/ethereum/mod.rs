@@ -2,6 +2,7 @@
 //! `cargo xtask test` fetches it; `ORCHESTRATOR_TEST_EMBEDDED_ONLY=1` goes without.
 
 mod anvil;
+mod commands;
 mod da;
 mod demo;
 mod deposits;

@@ -73,8 +73,8 @@ fn provider() -> AccountKey {
 }
 
 /// An operator with its bond, and 600 that a consumer has paid in.
-struct Rollup {
-    world: World,
+pub(super) struct Rollup {
+    pub(super) world: World,
     sender: Arc<Sender>,
     settlement: EthereumSettlement,
     da: EthereumDa,
@@ -84,7 +84,7 @@ struct Rollup {
 }
 
 impl Rollup {
-    async fn start() -> Option<Self> {
+    pub(super) async fn start() -> Option<Self> {
         let world = World::start().await?;
         let sender = world.sender().await;
         let oracle = PrivateKeySigner::from_bytes(&ORACLE_KEY.into()).unwrap();
@@ -123,7 +123,7 @@ impl Rollup {
         format!("{:#x}", self.world.token)
     }
 
-    fn contract(&self) -> String {
+    pub(super) fn contract(&self) -> String {
         format!("{:#x}", self.world.contract)
     }
 
@@ -198,6 +198,16 @@ impl Rollup {
         let place =
             Place { domain: domain(), contract: self.world.contract, from_block: 1, log_range: 1_000 };
         look(&place, self.sender.node(), &self.da).await.unwrap()
+    }
+
+    /// Registers a state root out of thin air.
+    pub(super) async fn lie(&self) {
+        let (records, mut state) = (opening(), self.state.clone());
+        let mut steps = execute(&mut state, BlockFormat::Steps, &records).unwrap();
+        let end = StepState { state_root: Hash32([9; 32]), ..state.step_state() };
+        steps[0].state = end.hash();
+        let header = BlockHeader { total: state.total(), ..self.header(None, &records, &steps, &end) };
+        self.register(&header, steps, &encode_records(1, &records)).await.unwrap();
     }
 
     /// Somebody shows the contract what is wrong with the block.
@@ -340,13 +350,8 @@ async fn an_operator_that_lies_loses_its_bond_each_time() {
         (steps, state.step_state())
     };
 
-    // A state root out of thin air.
-    let (mut steps, mut end) = right(&rollup);
-    end.state_root = Hash32([9; 32]);
-    steps[0].state = end.hash();
+    rollup.lie().await;
     let total = orchestrator::core::market::money::Amount(600);
-    let header = BlockHeader { total, ..rollup.header(None, &records, &steps, &end) };
-    rollup.register(&header, steps, &encode_records(1, &records)).await.unwrap();
     assert!(matches!(rollup.falls().await, Fraud::Step(step) if step.wrong.is_none()));
 
     // A credit above what was paid, given twice.
@@ -368,6 +373,17 @@ async fn an_operator_that_lies_loses_its_bond_each_time() {
     let header = BlockHeader { total, ..rollup.header(None, &records, &steps, &end) };
     rollup.register(&header, steps, &encode_records(1, &other)).await.unwrap();
     assert!(matches!(rollup.falls().await, Fraud::Data(_)));
+
+    // Data that nobody can have: what is in no blob can't be registered.
+    let (steps, end) = right(&rollup);
+    let header = BlockHeader { total, ..rollup.header(None, &records, &steps, &end) };
+    let withheld = format!("eip4844/31337/{}/{}/1/0x01{}", rollup.contract(), domain(), "77".repeat(31));
+    let attestations = rollup.settlement.oracles().unwrap().own(&header).into_iter().collect();
+    let BlockProof::Reexecution { pre_state, post_state, events_root, steps, .. } = no_proof(&header, &steps);
+    let proof = BlockProof::Reexecution { pre_state, post_state, events_root, steps, attestations };
+    let refused = rollup.settlement.register_proof("withheld", &header, &proof, &withheld).await;
+    let Err(SettlementError::Unavailable(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.to_string().contains("WrongBlobs"), "{why}");
 
     // The data of another block; that it was announced under another number hides nothing.
     let (steps, end) = right(&rollup);

@@ -45,7 +45,7 @@ pub const OWNER: &str = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266";
 /// The daemon.
 pub const OPERATOR: &str = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8";
 /// Anvil publishes the keys of its accounts.
-const OPERATOR_KEY: [u8; 32] = hex!("59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d");
+pub const OPERATOR_KEY: [u8; 32] = hex!("59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d");
 /// Somebody who pays in.
 pub const USER: &str = "0x3c44cdddb6a900fa2b585dd299e03d12fa4293bc";
 /// Who vouches for evidence.
