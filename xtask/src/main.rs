@@ -163,9 +163,10 @@ fn tests(embedded: bool, filter: &[OsString]) -> Result<(), String> {
 
 fn bench(name: &str, json: bool, record: bool, rest: &[OsString]) -> Result<(), String> {
     let on_servers = name == "cluster";
-    let features: &[&str] = match on_servers {
-        true => &["--features", "orchestrator-bench/cluster,orchestrator/cluster"],
-        false => &[],
+    let features: &[&str] = match name {
+        "cluster" => &["--features", "orchestrator-bench/cluster,orchestrator/cluster"],
+        "settlement" | "all" => &["--features", "orchestrator-bench/ethereum,orchestrator/ethereum"],
+        _ => &[],
     };
     let mut build = cargo();
     // The daemon's program as well: `idle` starts it.
@@ -181,6 +182,9 @@ fn bench(name: &str, json: bool, record: bool, rest: &[OsString]) -> Result<(), 
     let servers = own.then(backends::Hold::new).transpose()?;
     if let Some(servers) = &servers {
         command.envs(servers.environment.iter().map(|(name, value)| (name, value)));
+    }
+    if matches!(name, "settlement" | "all") {
+        command.env("ORCHESTRATOR_TEST_ANVIL", contracts::anvil(&root())?);
     }
     command.args(["--bin", "orchestrator-bench", "--", name]);
     // Flags of this program may stand behind what is passed on.

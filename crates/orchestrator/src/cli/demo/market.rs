@@ -329,7 +329,7 @@ impl<'a> Market<'a> {
 
     #[cfg(feature = "ethereum")]
     fn owner(&self, at: usize) -> Result<Option<String>, Failure> {
-        self.chain.map(|chain| chain.owner(at)).transpose()
+        Ok(self.chain.map(|chain| chain.owner(at)).transpose()?)
     }
 
     #[cfg(not(feature = "ethereum"))]

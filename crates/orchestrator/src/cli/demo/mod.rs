@@ -1,8 +1,6 @@
 //! `orchestrator demo`: a whole market in a temporary directory, in under a minute, through the same HTTP API and the same
 //! S3 endpoints that everybody uses. Windows are seconds instead of months; nothing else is different.
 
-#[cfg(feature = "ethereum")]
-mod chain;
 mod market;
 mod report;
 mod storage;
@@ -18,6 +16,7 @@ use orchestrator_provider::{ProviderHandle, ProviderOptions, ProviderServer};
 use super::{Failure, Outcome, output};
 use crate::{
     config::{Config, HumanDuration},
+    error::ErrorCode,
     setup::{self, Daemon, StartOptions},
     utils::{logging, random},
 };
@@ -100,7 +99,7 @@ impl Progress {
 
 /// The chain, where there is one; a build without Ethereum has none.
 #[cfg(feature = "ethereum")]
-type Chain = chain::DemoChain;
+type Chain = setup::DevChain;
 #[cfg(not(feature = "ethereum"))]
 type Chain = std::convert::Infallible;
 
@@ -114,7 +113,10 @@ async fn chain(
     if args.chain.is_none() {
         return Ok(None);
     }
-    let chain = Chain::start(&args.anvil, directory).await?;
+    let chain = Chain::start(&args.anvil, directory).await.map_err(|error| match error.code {
+        ErrorCode::InvalidField => Failure::Usage(error.detail.into_owned()),
+        _ => error.into(),
+    })?;
     chain.configure(config)?;
     progress
         .say(&format!("anvil runs on {} with a token and the settlement contract", config.ethereum.rpc_url));

@@ -1,10 +1,11 @@
-//! A chain of the demo's own: anvil on loopback, with a token and the settlement contract, accounts for everybody, and keys for
-//! the operator and an oracle. It ends with the demo.
+//! A chain of one's own, for the demo and for measurements: anvil on loopback, with a token and the settlement contract, accounts for
+//! everybody, and keys for the operator and an oracle. It ends with its owner.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,13 +17,16 @@ use alloy::{
 use serde_json::{Value, json};
 
 use crate::{
-    cli::Failure,
-    client::settlement::ethereum::abi::Settlement,
+    client::{clock::SystemClock, db::memory::MemoryDatabase, settlement::ethereum::abi::Settlement},
     config::{
         Config, HumanDuration,
         section::{ChainFinality, SettlementBackend},
     },
-    core::market::{state::hash::domain_hash, terms::DomainId},
+    core::{
+        client::{clock::Clock, database::DatabaseClient},
+        market::{state::hash::domain_hash, terms::DomainId},
+    },
+    error::{Error, ErrorCode},
 };
 
 const SETTLEMENT: &str =
@@ -30,7 +34,7 @@ const SETTLEMENT: &str =
 const TOKEN: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../contracts/ethereum/artifacts/Token.json"));
 /// The settlement domain.
-const DOMAIN: &str = "anvil";
+pub const DOMAIN: &str = "anvil";
 /// Anvil's own.
 const CHAIN: u64 = 31_337;
 /// Seconds in which a block can be challenged.
@@ -64,7 +68,7 @@ pub struct OperatorGas {
 }
 
 /// The running chain.
-pub struct DemoChain {
+pub struct DevChain {
     anvil: Child,
     client: reqwest::Client,
     url: String,
@@ -76,20 +80,20 @@ pub struct DemoChain {
     directory: PathBuf,
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::Failed(error.to_string())
+fn failed(error: impl std::fmt::Display) -> Error {
+    Error::new(ErrorCode::Unavailable, error.to_string())
 }
 
-fn bytecode(artifact: &str) -> Result<Vec<u8>, Failure> {
+fn bytecode(artifact: &str) -> Result<Vec<u8>, Error> {
     let artifact: Value = serde_json::from_str(artifact).map_err(failed)?;
     let text = artifact["bytecode"].as_str().unwrap_or_default();
     hex::decode(text.trim_start_matches("0x")).map_err(failed)
 }
 
 /// A key file with its password beside it.
-fn keystore(directory: &Path, name: &str, key: &PrivateKeySigner) -> Result<(), Failure> {
+fn keystore(directory: &Path, name: &str, key: &PrivateKeySigner) -> Result<(), Error> {
     let password = crate::utils::random::hex(16);
-    std::fs::write(directory.join(format!("{name}.password")), &password)?;
+    std::fs::write(directory.join(format!("{name}.password")), &password).map_err(failed)?;
     PrivateKeySigner::encrypt_keystore(
         directory,
         &mut rand::rngs::OsRng,
@@ -101,22 +105,28 @@ fn keystore(directory: &Path, name: &str, key: &PrivateKeySigner) -> Result<(), 
     Ok(())
 }
 
-impl DemoChain {
+impl DevChain {
     /// Starts anvil, and deploys the token and the contract.
     ///
     /// # Errors
     /// When there is no such program, or something does not work.
-    pub async fn start(program: &Path, directory: &Path) -> Result<Self, Failure> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    pub async fn start(program: &Path, directory: &Path) -> Result<Self, Error> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|it| it.local_addr())
+            .map_err(failed)?
+            .port();
         let mut command = Command::new(program);
         command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--hardfork", "osaka", "--quiet"]);
         command.args(["--block-time", "1", "--mixed-mining", "--accounts", &(OWNERS + 1).to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let anvil = command.spawn().map_err(|error| {
-            Failure::Usage(format!(
-                "{}: {error}; install it with `npm install @foundry-rs/anvil` and name it with --anvil",
-                program.display()
-            ))
+            Error::field(
+                "anvil",
+                format!(
+                    "{}: {error}; install it with `npm install @foundry-rs/anvil` and name it with --anvil",
+                    program.display()
+                ),
+            )
         })?;
         crate::client::network::http::install_crypto_provider();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().map_err(failed)?;
@@ -141,7 +151,7 @@ impl DemoChain {
         Ok(chain)
     }
 
-    async fn deploy(&mut self) -> Result<(), Failure> {
+    async fn deploy(&mut self) -> Result<(), Error> {
         let accounts = self.ask("eth_accounts", json!([])).await?;
         self.accounts = serde_json::from_value(accounts).map_err(failed)?;
         let deployer = self.account(0)?;
@@ -189,7 +199,7 @@ impl DemoChain {
     }
 
     /// Puts the chain into a daemon's configuration.
-    pub fn configure(&self, config: &mut Config) -> Result<(), Failure> {
+    pub fn configure(&self, config: &mut Config) -> Result<(), Error> {
         config.settlement.backend = SettlementBackend::Ethereum;
         config.triggers.pay_out = HumanDuration::millis(500);
         let chain = &mut config.ethereum;
@@ -212,7 +222,19 @@ impl DemoChain {
         Ok(())
     }
 
-    fn account(&self, at: usize) -> Result<Address, Failure> {
+    /// Settlement layer and data availability, as a daemon opens them, with a journal in memory.
+    ///
+    /// # Errors
+    /// When they can't be opened.
+    pub async fn layers(&self) -> Result<super::chain::Layers, Error> {
+        let mut config = Config::default();
+        self.configure(&mut config)?;
+        let database: Arc<dyn DatabaseClient> = MemoryDatabase::with_schema();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        super::chain::layers(&config, &database, &clock).await
+    }
+
+    fn account(&self, at: usize) -> Result<Address, Error> {
         self.accounts.get(at).copied().ok_or_else(|| failed("anvil has too few accounts"))
     }
 
@@ -220,7 +242,7 @@ impl DemoChain {
     ///
     /// # Errors
     /// When there are not so many.
-    pub fn owner(&self, at: usize) -> Result<String, Failure> {
+    pub fn owner(&self, at: usize) -> Result<String, Error> {
         Ok(self.account(at)?.to_string())
     }
 
@@ -228,7 +250,7 @@ impl DemoChain {
     ///
     /// # Errors
     /// When the chain does not take them.
-    pub async fn pay_in(&self, owner: &str, amount: u128, calls: &Value) -> Result<(), Failure> {
+    pub async fn pay_in(&self, owner: &str, amount: u128, calls: &Value) -> Result<(), Error> {
         let owner: Address = owner.parse().map_err(failed)?;
         let mint = mintCall { to: owner, amount: U256::from(amount) };
         self.send(owner, self.token, mint.abi_encode()).await?;
@@ -244,7 +266,7 @@ impl DemoChain {
     ///
     /// # Errors
     /// When the chain does not answer.
-    pub async fn tokens(&self, who: &str) -> Result<u128, Failure> {
+    pub async fn tokens(&self, who: &str) -> Result<u128, Error> {
         let who: Address = who.parse().map_err(failed)?;
         let data = Bytes::from(balanceOfCall { who }.abi_encode());
         let answer = self.ask("eth_call", json!([{ "to": self.token, "data": data }, "latest"])).await?;
@@ -256,7 +278,7 @@ impl DemoChain {
     ///
     /// # Errors
     /// When the chain does not answer.
-    pub async fn operators_gas(&self) -> Result<OperatorGas, Failure> {
+    pub async fn operators_gas(&self) -> Result<OperatorGas, Error> {
         let head = self.number(self.ask("eth_blockNumber", json!([])).await?)?;
         let withdrawn = Settlement::Withdrawn::SIGNATURE_HASH.to_string();
         let mut sum = OperatorGas::default();
@@ -279,12 +301,12 @@ impl DemoChain {
         Ok(sum)
     }
 
-    fn number(&self, value: Value) -> Result<u64, Failure> {
+    fn number(&self, value: Value) -> Result<u64, Error> {
         let value: U256 = serde_json::from_value(value).map_err(failed)?;
         u64::try_from(value).map_err(failed)
     }
 
-    async fn ask(&self, method: &str, params: Value) -> Result<Value, Failure> {
+    async fn ask(&self, method: &str, params: Value) -> Result<Value, Error> {
         let question = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let answer = self.client.post(&self.url).json(&question).send().await.map_err(failed)?;
         let mut answer: Value = answer.json().await.map_err(failed)?;
@@ -294,18 +316,18 @@ impl DemoChain {
         }
     }
 
-    async fn create(&self, from: Address, code: Vec<u8>) -> Result<Address, Failure> {
+    async fn create(&self, from: Address, code: Vec<u8>) -> Result<Address, Error> {
         let receipt =
             self.transact(json!({ "from": from, "data": Bytes::from(code), "gas": "0xe4e1c0" })).await?;
         serde_json::from_value(receipt["contractAddress"].clone()).map_err(failed)
     }
 
-    async fn send(&self, from: Address, to: Address, data: Vec<u8>) -> Result<Value, Failure> {
+    async fn send(&self, from: Address, to: Address, data: Vec<u8>) -> Result<Value, Error> {
         self.transact(json!({ "from": from, "to": to, "data": Bytes::from(data) })).await
     }
 
     /// Sends as one of anvil's accounts, and waits for the receipt.
-    async fn transact(&self, transaction: Value) -> Result<Value, Failure> {
+    async fn transact(&self, transaction: Value) -> Result<Value, Error> {
         let hash = self.ask("eth_sendTransaction", json!([transaction])).await?;
         let until = Instant::now() + Duration::from_secs(20);
         loop {
@@ -324,12 +346,12 @@ impl DemoChain {
     }
 }
 
-fn gas_of(receipt: &Value) -> Result<u64, Failure> {
+fn gas_of(receipt: &Value) -> Result<u64, Error> {
     let gas: U256 = serde_json::from_value(receipt["gasUsed"].clone()).map_err(failed)?;
     u64::try_from(gas).map_err(failed)
 }
 
-impl Drop for DemoChain {
+impl Drop for DevChain {
     fn drop(&mut self) {
         // npm's anvil is a script around the program, which hands a polite request on, and a kill not.
         let pid = self.anvil.id().to_string();
