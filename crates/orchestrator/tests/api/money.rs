@@ -1,6 +1,13 @@
 //! Money and evidence over HTTP.
 
-use orchestrator::core::client::schema;
+use orchestrator::core::{
+    client::{database::Changeset, schema},
+    market::{
+        money::Amount,
+        payout::{Payout, PayoutState},
+        terms::DomainId,
+    },
+};
 use serde_json::json;
 
 use super::harness::Api;
@@ -87,6 +94,10 @@ async fn the_ledger_sums_to_zero_and_what_no_block_knows_has_no_proof() {
     assert_eq!((&ledger["sum"], &ledger["balanced"]), (&json!("0"), &json!(true)));
     assert_eq!((&ledger["deposited"], &ledger["unsealed"]), (&json!("9"), &json!(1)));
     api.get(&consumer.key, "/ledger").await.problem(403, "forbidden", None);
+    // The layer has what it owes, and nothing is on its way out.
+    let layer = &ledger["layer"];
+    assert_eq!((&layer["solvent"], &layer["lag"], &layer["paid"]), (&true.into(), &"0".into(), &"0".into()));
+    assert_eq!((&layer["held"], &layer["owed"]), (&ledger["deposited"], &ledger["liabilities"]));
     assert_eq!(api.get(&consumer.key, "/blocks").await.ok(200)["items"], json!([]));
     api.get(&consumer.key, "/blocks/local/1").await.problem(404, "not_found", None);
     api.get(&consumer.key, "/blocks/local/x").await.problem(404, "not_found", None);
@@ -97,4 +108,42 @@ async fn the_ledger_sums_to_zero_and_what_no_block_knows_has_no_proof() {
         "invalid_parameter",
         Some("at"),
     );
+}
+
+#[tokio::test]
+async fn payouts_are_for_operators_and_each_owners_own_to_see() {
+    let api = Api::start().await;
+    let (consumer, other) = (api.consumer().await, api.consumer().await);
+    let account = format!("consumer:{}", consumer.id);
+    let payout = Payout {
+        domain: DomainId::local(),
+        account: account.parse().unwrap(),
+        released: Amount(250),
+        paid: Amount(100),
+        state: PayoutState::SetAside { reason: "the token refused".into() },
+        attempts: 3,
+        changed_at: api.work.now(),
+    };
+    let mut changes = Changeset::new();
+    changes.insert(&payout);
+    api.work.committer.commit(changes).await.unwrap();
+    for path in ["/payouts", "/payouts?state=set_aside&limit=10", "/payouts?domain=local"] {
+        let found = api.get(&api.operator, path).await.ok(200);
+        assert_eq!(found["items"].as_array().unwrap().len(), 1, "{path}");
+        assert_eq!(
+            (&found["items"][0]["state"], &found["items"][0]["reason"]),
+            (&"set_aside".into(), &"the token refused".into())
+        );
+    }
+    assert_eq!(api.get(&api.operator, "/payouts?state=paid").await.ok(200)["items"], json!([]));
+    api.get(&api.operator, "/payouts?state=lost").await.problem(400, "invalid_parameter", Some("state"));
+    api.get(&consumer.key, "/payouts").await.problem(403, "forbidden", None);
+    let own = api.get(&consumer.key, &format!("/accounts/{account}/payout")).await.ok(200);
+    assert_eq!(
+        (&own["released"], &own["paid"], &own["transaction"]),
+        (&"250".into(), &"100".into(), &json!(null))
+    );
+    api.get(&other.key, &format!("/accounts/{account}/payout")).await.problem(404, "not_found", None);
+    let none = format!("/accounts/consumer:{}/payout", other.id);
+    api.get(&other.key, &none).await.problem(404, "not_found", None);
 }

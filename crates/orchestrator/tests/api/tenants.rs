@@ -206,7 +206,7 @@ async fn wrong_roles_are_told_so_for_every_noun() {
             );
         }
     }
-    for path in ["/jobs", "/jobs/counts", "/triggers", "/audit", "/ledger"] {
+    for path in ["/jobs", "/jobs/counts", "/triggers", "/audit", "/ledger", "/payouts"] {
         for key in [&consumer.key, &provider.key, &oracle.key] {
             api.get(key, path).await.problem(403, "forbidden", None);
         }

@@ -1,15 +1,19 @@
 //! The state of a domain and its one transition function. An application that fails changes nothing; many can be taken
 //! back at once, which is how a poisoned item, or a whole block, is undone.
 
+mod leaf;
+mod prove;
 mod snapshot;
 pub mod witness;
 
 use std::collections::HashMap;
 
+use leaf::market_message;
+pub use leaf::{AccountLeaf, MarketLeaf, account_leaf_hash, market_leaf_hash};
+
 use super::{
-    hash::{ShortHash, Tag, domain_hash, keccak_each, keccak_of, market_key_hash, message},
+    hash::{ShortHash, domain_hash, keccak_each},
     header::state_root,
-    proof::{AccountProof, AccountsProof, MarketProof, ProvedLeaf},
     record::Record,
     step::StepState,
     tree::IndexTree,
@@ -20,55 +24,6 @@ use crate::core::market::{
     money::Amount,
     terms::DomainId,
 };
-
-/// An account as the tree commits to it: liabilities only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AccountLeaf {
-    /// Hash of its domain and name.
-    pub key: ShortHash,
-    /// Money that can be moved.
-    pub balance: u128,
-    /// Money ever released for withdrawal.
-    pub withdrawable: u128,
-    /// Records that touched it; not committed, it follows from the records.
-    pub sequence: u64,
-}
-
-impl AccountLeaf {
-    /// What the tree holds the hash of.
-    fn message(&self) -> [u8; 63] {
-        account_message(&self.key, self.balance, self.withdrawable)
-    }
-}
-
-fn account_message(key: &ShortHash, balance: u128, withdrawable: u128) -> [u8; 63] {
-    message(Tag::Account, &[key, &balance.to_be_bytes(), &withdrawable.to_be_bytes()])
-}
-
-/// The hash of an account's leaf.
-#[must_use]
-pub fn account_leaf_hash(key: &ShortHash, balance: u128, withdrawable: u128) -> Hash32 {
-    keccak_of(&account_message(key, balance, withdrawable))
-}
-
-/// Something in the market tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MarketLeaf {
-    /// Hash of its domain and name.
-    pub key: ShortHash,
-    /// Hash of its canonical encoding, cut.
-    pub digest: [u8; 26],
-}
-
-fn market_message(key: &ShortHash, digest: &[u8; 26]) -> [u8; 57] {
-    message(Tag::Market, &[key, digest])
-}
-
-/// The hash of a leaf of the market tree.
-#[must_use]
-pub fn market_leaf_hash(key: &ShortHash, digest: &[u8; 26]) -> Hash32 {
-    keccak_of(&market_message(key, digest))
-}
 
 /// Why a record can't be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -526,69 +481,6 @@ impl LedgerState {
             .iter()
             .try_fold(0_u128, |sum, leaf| sum.checked_add(leaf.balance)?.checked_add(leaf.withdrawable));
         owed == Some(self.total)
-    }
-
-    /// The inclusion proof of an account.
-    pub fn prove_account(&mut self, key: &ShortHash) -> Option<AccountProof> {
-        let market_root = self.market_root();
-        let state_root = self.root();
-        let index = self.account_index(key)?;
-        let leaf = *self.account(index)?;
-        Some(AccountProof {
-            key: hex::encode(key),
-            index,
-            balance: Amount(leaf.balance),
-            withdrawable: Amount(leaf.withdrawable),
-            siblings: self.accounts_tree.siblings(index as usize)?,
-            market_root,
-            next_index: self.next_index(),
-            total: self.total(),
-            state_root,
-        })
-    }
-
-    /// One inclusion proof of several accounts: hashes that their ways to the root share are there once. `None` when one is
-    /// not there, or none is asked for.
-    pub fn prove_accounts(&mut self, keys: &[ShortHash]) -> Option<AccountsProof> {
-        let market_root = self.market_root();
-        let state_root = self.root();
-        let mut indexes = keys.iter().map(|key| self.account_index(key)).collect::<Option<Vec<u32>>>()?;
-        indexes.sort_unstable();
-        indexes.dedup();
-        let proved = |index: u32| {
-            let leaf = self.account(index)?;
-            Some(ProvedLeaf {
-                key: hex::encode(leaf.key),
-                index,
-                balance: Amount(leaf.balance),
-                withdrawable: Amount(leaf.withdrawable),
-            })
-        };
-        let leaves = indexes.iter().map(|index| proved(*index)).collect::<Option<Vec<_>>>()?;
-        Some(AccountsProof {
-            leaves,
-            siblings: self.accounts_tree.siblings_of(&indexes)?,
-            market_root,
-            next_index: self.next_index(),
-            total: self.total(),
-            state_root,
-        })
-    }
-
-    /// The inclusion proof of what the market tree holds under a name.
-    pub fn prove_market(&mut self, name: &str) -> Option<MarketProof> {
-        let (accounts_root, state_root) = (self.accounts_root(), self.root());
-        let index = self.market_index(&market_key_hash(&self.domain, name))?;
-        Some(MarketProof {
-            name: name.to_owned(),
-            index,
-            digest: hex::encode(self.market_leaf(index)?.digest),
-            siblings: self.market_tree.path(index as usize)?,
-            accounts_root,
-            next_index: self.next_index(),
-            total: self.total(),
-            state_root,
-        })
     }
 }
 
