@@ -137,7 +137,7 @@ impl Services {
             work.clone(),
             proofs.clone(),
             clients.domains.clone(),
-            PayoutSettings::default(),
+            payout_settings(config),
         );
         let mut triggers = parts.triggers(&allocations, &disputes, &blocks);
         let pays_out = |domain| clients.domains.get(domain).is_ok_and(|client| client.payouts().is_some());
@@ -289,6 +289,13 @@ fn sla_settings(config: &Config) -> SlaSettings {
         disputes: dispute_settings(config),
         ..SlaSettings::default()
     }
+}
+
+fn payout_settings(config: &Config) -> PayoutSettings {
+    let defaults = PayoutSettings::default();
+    // The configuration was checked.
+    let least = config.ethereum.min_payout.parse().unwrap_or(defaults.least);
+    PayoutSettings { least: least.max(defaults.least), ..defaults }
 }
 
 fn dispute_settings(config: &Config) -> DisputeSettings {

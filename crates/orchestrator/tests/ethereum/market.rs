@@ -81,6 +81,8 @@ pub struct Market {
     before: u64,
     /// Most gas in one transaction.
     pub gas: u64,
+    /// What is paid out at least.
+    pub least: Amount,
     /// Whether daemons host the oracle's key.
     pub hosts_oracle: bool,
 }
@@ -230,7 +232,7 @@ impl Market {
                 work.clone(),
                 proofs.clone(),
                 domains.clone(),
-                PayoutSettings::default(),
+                PayoutSettings { least: self.least, ..PayoutSettings::default() },
             ),
             attestations: AttestationService::new(work.clone(), blocks.store.clone(), domains.clone()),
             proofs,

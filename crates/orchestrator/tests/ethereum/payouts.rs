@@ -7,7 +7,18 @@ use alloy::{
 };
 use orchestrator::{
     client::settlement::ethereum::payout,
-    core::market::{account::AccountKey, payout::Payout, payout::PayoutState},
+    core::{
+        client::{
+            database::{Filter, Reader as _, ReaderExt as _},
+            schema,
+        },
+        market::{
+            account::AccountKey,
+            block::{Block, BlockState},
+            money::Amount,
+            payout::{Payout, PayoutState},
+        },
+    },
     service::{
         ledger::accounts::LayerAudit,
         proof::{PayoutService, ProofAt, ProvedAccounts},
@@ -47,12 +58,12 @@ async fn until(market: &Market, daemon: &Daemon, what: &str, mut holds: impl Asy
     panic!("not in time: {what}: {:?}", market.payouts().await);
 }
 
-/// Everybody releases ten.
-async fn release(market: &Market, daemon: &Daemon) {
+/// Everybody releases so much.
+async fn release(market: &Market, daemon: &Daemon, amount: u128) {
     let mut asked = vec![false; market.consumers.len()];
     until(market, daemon, "everything is released", async || {
         for (n, asked) in asked.iter_mut().enumerate() {
-            *asked = *asked || market.withdraw(daemon, n, 10).await.is_ok();
+            *asked = *asked || market.withdraw(daemon, n, amount).await.is_ok();
         }
         asked.iter().all(|asked| *asked)
     })
@@ -118,7 +129,7 @@ async fn who_cannot_be_paid_is_set_aside_and_the_rest_goes_on() {
     let daemon = market.daemon().await;
     let refused = [3, 8].map(|n: u8| ChainAddress::repeat_byte(n));
     poison(&market, refused).await;
-    release(&market, &daemon).await;
+    release(&market, &daemon, 10).await;
     until(&market, &daemon, "all are paid or set aside", async || ended(&market.payouts().await)).await;
     let payouts = market.payouts().await;
     for (n, payout) in (1..).zip(&payouts) {
@@ -177,21 +188,31 @@ async fn who_cannot_be_paid_is_set_aside_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn a_batch_is_halved_while_it_takes_too_much_gas() {
+async fn a_batch_is_halved_while_it_takes_too_much_gas_and_small_sums_wait() {
     let Some(mut market) = market(12).await else { return };
-    market.gas = 900_000;
+    (market.gas, market.least) = (900_000, Amount(15));
     let daemon = market.daemon().await;
-    release(&market, &daemon).await;
+    release(&market, &daemon, 10).await;
+    let sealed = async || {
+        let blocks = market.world.database.list_all::<Block>(Filter::All).await.unwrap();
+        let unsealed = market.world.database.count(schema::UNSEALED, Filter::All).await.unwrap();
+        unsealed == 0 && blocks.iter().all(|block| block.value.state == BlockState::Final)
+    };
+    until(&market, &daemon, "all is final", sealed).await;
+    daemon.turn().await;
+    let layer = audit(&daemon).await;
+    assert_eq!((layer.lag.0, layer.paid.0, market.called("withdrawMany").await), (120, 0, 0), "too little");
+
+    release(&market, &daemon, 11).await;
     until(&market, &daemon, "all are paid", async || {
-        let payouts = market.payouts().await;
-        payouts.len() == 12 && payouts.iter().all(|it| it.state == PayoutState::Paid)
+        market.payouts().await.iter().all(|it| (it.released.0, &it.state) == (21, &PayoutState::Paid))
     })
     .await;
     for n in 1..=12 {
-        assert_eq!(market.tokens(&daemon, ChainAddress::repeat_byte(n)).await, 10);
+        assert_eq!(market.tokens(&daemon, ChainAddress::repeat_byte(n)).await, 21);
     }
     let batches = market.called("withdrawMany").await;
     assert!((2..12).contains(&batches), "{batches} transactions for twelve");
     let layer = audit(&daemon).await;
-    assert_eq!((layer.lag.0, layer.paid.0, layer.solvent), (0, 120, true));
+    assert_eq!((layer.lag.0, layer.paid.0, layer.solvent), (0, 252, true));
 }

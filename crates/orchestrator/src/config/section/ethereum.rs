@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{SettlementBackend, section};
 use crate::{
     config::{Config, HumanDuration, Problems},
-    core::market::address::Address,
+    core::market::{address::Address, money::Amount},
 };
 
 /// When something on the chain is there for good.
@@ -67,6 +67,8 @@ section! {
         /// Whether this daemon pays out what accounts have released, many by one transaction. If not, owners or whoever likes make the
         /// claims.
         pay_out: bool = true;
+        /// What an account must have released before it is paid out, in base units of the token: the operator pays for the transaction.
+        min_payout: String = "1".to_owned();
         /// How long the next transaction in line may wait before more is offered for it.
         bump_after: HumanDuration = HumanDuration::secs(60);
         /// How long to wait before looking again at what is not there for good yet.
@@ -114,6 +116,11 @@ impl Ethereum {
             self.oracle_keystore.as_os_str().is_empty() == self.oracle_password_file.as_os_str().is_empty(),
             "ethereum.oracle_password_file",
             "must be given together with `ethereum.oracle_keystore`",
+        );
+        problems.require(
+            self.min_payout.parse::<Amount>().is_ok(),
+            "ethereum.min_payout",
+            "must be a whole number of base units, such as \"1000000\"",
         );
         problems.require(self.slot_seconds > 0, "ethereum.slot_seconds", "must be at least 1");
         problems.require(self.log_range > 0, "ethereum.log_range", "must be at least 1");

@@ -53,11 +53,13 @@ pub struct PayoutSettings {
     pub patience: Micros,
     /// Transactions that may leave an account out before it is set aside.
     pub attempts: u32,
+    /// What is less than this waits until more is released, because whoever releases does not pay for the transaction.
+    pub least: Amount,
 }
 
 impl Default for PayoutSettings {
     fn default() -> Self {
-        Self { batch: 200, turn: 1_000, patience: Micros::from_secs(60), attempts: 3 }
+        Self { batch: 200, turn: 1_000, patience: Micros::from_secs(60), attempts: 3, least: Amount(1) }
     }
 }
 
@@ -224,7 +226,7 @@ impl PayoutService {
         Ok(open)
     }
 
-    /// Those of which the last final block says more than was paid.
+    /// Those of which the last final block says more than was paid, and enough.
     async fn due(&self, domain: &DomainId, waiting: Vec<Found>) -> Result<Vec<Due>> {
         let Some(block) = self.proofs.last(domain, ProofAt::Final).await? else { return Ok(Vec::new()) };
         let mut keys = Vec::with_capacity(waiting.len());
@@ -234,7 +236,7 @@ impl PayoutService {
         let released =
             self.proofs.states.released(&self.proofs.store, domain, block.header.number, &keys).await?;
         let due = |(found, upto): (Found, Option<Amount>)| {
-            let upto = upto.filter(|upto| *upto > found.value.paid)?;
+            let upto = upto.filter(|upto| upto.saturating_sub(found.value.paid) >= self.settings.least)?;
             Some(Due { found, upto })
         };
         Ok(waiting.into_iter().zip(released).filter_map(due).collect())
