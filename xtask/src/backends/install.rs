@@ -23,7 +23,7 @@ struct Pins {
 
 /// LocalStack for Python 3.12 and 3.13. Newer dependencies break it.
 const LOCALSTACK: Pins = Pins { packages: &["localstack-core[runtime]==2026.3.0"], newest: "2026-04-01" };
-/// The last that Python 3.11 can run; its KMS is broken, which no test needs.
+/// The last that Python 3.11 can run.
 const LOCALSTACK_3_11: Pins = Pins { packages: &["localstack-core[runtime]==4.13.1"], newest: "2026-02-20" };
 const MINISTACK: Pins =
     Pins { packages: &["ministack==1.5.33", "cryptography==46.0.5"], newest: "2026-11-21" };

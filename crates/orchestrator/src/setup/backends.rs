@@ -183,6 +183,7 @@ pub fn uses_aws(config: &Config) -> bool {
     config.storage.backend == StorageBackend::S3
         || config.notification.backend == NotificationBackend::Sns
         || config.events.backend == EventsBackend::EventBridge
+        || crate::config::section::Ethereum::kms_key(config).is_some()
         || uses_sqs(config)
 }
 
@@ -259,6 +260,10 @@ pub struct Schedule {
 pub struct Base<'a> {
     pub config: &'a Config,
     #[cfg(feature = "aws")]
+    #[cfg_attr(
+        not(any(feature = "eventbridge", feature = "s3", feature = "sns", feature = "sqs")),
+        expect(dead_code, reason = "what signs for the chain is no port")
+    )]
     pub cloud: &'a Cloud,
     pub database: &'a Arc<dyn DatabaseClient>,
     pub clock: &'a Arc<dyn Clock>,

@@ -27,7 +27,7 @@ pub async fn layers(
     match config.settlement.backend {
         SettlementBackend::Local => settlement_layer(config, clock.clone()),
         #[cfg(feature = "ethereum")]
-        SettlementBackend::Ethereum => ethereum::open(&config.ethereum, database, clock).await,
+        SettlementBackend::Ethereum => ethereum::open(config, database, clock).await,
         #[cfg(not(feature = "ethereum"))]
         SettlementBackend::Ethereum => {
             let _ = database;
@@ -40,8 +40,11 @@ pub async fn layers(
 }
 
 #[cfg(feature = "ethereum")]
+pub(super) use ethereum::operator;
+
+#[cfg(feature = "ethereum")]
 mod ethereum {
-    use std::{path::Path, sync::Arc};
+    use std::sync::Arc;
 
     use super::Layers;
     use crate::{
@@ -51,15 +54,20 @@ mod ethereum {
                 EthereumSettlement,
                 deposits::LogSettings,
                 fees::Caps,
+                key::{Key, open_keystore},
                 node::{Finality, Node},
                 oracles::Oracles,
                 sender::{Sender, SenderRules},
-                signer::{KeySource, METHODS, Policy, PolicySigner, open_keystore},
+                signer::{METHODS, Policy, PolicySigner},
             },
         },
-        config::section::{ChainFinality, Ethereum},
+        config::{
+            Config,
+            section::{ChainFinality, Ethereum},
+        },
         core::{
             client::{clock::Clock, database::DatabaseClient},
+            madara::settlement::SettlementError,
             market::terms::DomainId,
         },
         error::{Error, Result},
@@ -69,10 +77,12 @@ mod ethereum {
     const GWEI: u128 = 1_000_000_000;
 
     pub(super) async fn open(
-        config: &Ethereum,
+        config: &Config,
         database: &Arc<dyn DatabaseClient>,
         clock: &Arc<dyn Clock>,
     ) -> Result<Layers> {
+        let key = operator(config).await.map_err(|error| unready("operator's key", error))?;
+        let config = &config.ethereum;
         let failed = |error| unready("settlement layer", error);
         let contract = config.contract.parse().map_err(|error| unready("settlement layer", error))?;
         let policy = Policy {
@@ -85,14 +95,8 @@ mod ethereum {
                 blob: u128::from(config.max_blob_fee_gwei) * GWEI,
             },
         };
-        let source = KeySource::Keystore {
-            path: config.keystore.clone(),
-            password_file: config.password_file.clone(),
-        };
-        // Deriving a key from a password takes a while, on purpose.
-        let signer = tokio::task::spawn_blocking(move || PolicySigner::open(&source, policy));
-        let signer = signer.await.map_err(Error::internal)?.map_err(failed)?;
-        let oracle = oracle(&config.oracle_keystore, &config.oracle_password_file).await?;
+        let signer = PolicySigner::new(key, policy);
+        let oracle = oracle(config).await?;
         let node = Node::new(&config.rpc_url, config.timeout.0).map_err(failed)?;
         let rules = SenderRules { finality: finality(config), bump_after: config.bump_after.0 };
         let ports = (Arc::clone(database) as _, Arc::clone(database) as _);
@@ -130,16 +134,32 @@ mod ethereum {
         }
     }
 
+    /// The operator's key, wherever it is.
+    ///
+    /// # Errors
+    /// [`SettlementError::Refused`] when it can't be had, [`SettlementError::Unavailable`] when KMS does not answer.
+    pub async fn operator(config: &Config) -> std::result::Result<Key, SettlementError> {
+        #[cfg(feature = "kms")]
+        if let Some(id) = Ethereum::kms_key(config) {
+            use crate::{
+                client::{aws::AwsClients, settlement::ethereum::kms::KmsKey},
+                setup::backends::aws_settings,
+            };
+            // A connection of its own, as all that goes to the chain has: it is opened without queues and buckets, too.
+            let clients = AwsClients::new(&aws_settings(config)).await;
+            let clients = clients.map_err(|error| SettlementError::Refused(error.to_string()))?;
+            return Ok(KmsKey::open(clients, id).await?.into());
+        }
+        let Ethereum { keystore, password_file, .. } = &config.ethereum;
+        Ok(open_keystore(keystore, password_file).await?.into())
+    }
+
     /// The key of the oracle that this daemon hosts, if it hosts one.
-    async fn oracle(
-        keystore: &Path,
-        password_file: &Path,
-    ) -> Result<Option<alloy::signers::local::PrivateKeySigner>> {
-        if keystore.as_os_str().is_empty() {
+    async fn oracle(config: &Ethereum) -> Result<Option<alloy::signers::local::PrivateKeySigner>> {
+        if config.oracle_keystore.as_os_str().is_empty() {
             return Ok(None);
         }
-        let (path, password_file) = (keystore.to_owned(), password_file.to_owned());
-        let key = tokio::task::spawn_blocking(move || open_keystore(&path, &password_file)).await;
-        Ok(Some(key.map_err(Error::internal)?.map_err(|error| unready("oracle's key", error))?))
+        let key = open_keystore(&config.oracle_keystore, &config.oracle_password_file).await;
+        Ok(Some(key.map_err(|error| unready("oracle's key", error))?))
     }
 }

@@ -1,4 +1,4 @@
-//! What the configuration needs at AWS: every queue, bucket, bus, schedule and topic, by name.
+//! What the configuration needs at AWS: every queue, bucket, bus, schedule, topic and key, by name.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::{
     client::aws::AwsClients,
     config::{
         Config,
-        section::{EventsBackend, NotificationBackend, ScheduleBackend, StorageBackend},
+        section::{Ethereum, EventsBackend, NotificationBackend, ScheduleBackend, StorageBackend},
     },
     controller::worker::trigger_consumer::TRIGGER_QUEUE,
     error::Result,
@@ -69,6 +69,7 @@ fn layout(config: &Config) -> AwsLayout {
         bus: bus.then(|| Owner::of(&config.events.bus_arn, BUS)),
         schedules: schedules(config),
         topic: topic.then(|| Owner::of(&config.notification.topic_arn, ALERT_TOPIC)),
+        signer: Ethereum::kms_key(config).map(str::to_owned),
     }
 }
 

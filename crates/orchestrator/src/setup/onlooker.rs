@@ -15,10 +15,11 @@ use crate::{
             blocks::Place,
             deposits::LogSettings,
             fees::Caps,
+            key::open_keystore,
             node::{Finality, Node},
             oracles::Oracles,
             sender::{Sender, SenderRules, Status},
-            signer::{KeySource, Policy, PolicySigner},
+            signer::{Policy, PolicySigner},
             watch::{self, Look},
         },
     },
@@ -214,9 +215,7 @@ pub async fn challenge(place: &ChainPlace, key: Option<ChallengerKey<'_>>) -> Re
         gas: 16_777_216,
         caps: Caps { gas: 5_000 * GWEI, blob: 0 },
     };
-    let source = KeySource::Keystore { path: keystore.to_owned(), password_file: password_file.to_owned() };
-    let signer = tokio::task::spawn_blocking(move || PolicySigner::open(&source, policy)).await;
-    let signer = signer.map_err(Error::internal)?.map_err(failed)?;
+    let signer = PolicySigner::new(open_keystore(keystore, password_file).await.map_err(failed)?, policy);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let rules = SenderRules { finality: Finality::Depth(0), bump_after: Micros::from_secs(15) };
     let journal = crate::client::db::memory::MemoryDatabase::with_schema();

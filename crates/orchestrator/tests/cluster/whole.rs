@@ -16,11 +16,12 @@ use crate::daemon::harness::{Finished, Place, output};
 pub const REGION: &str = "us-east-1";
 
 /// Rates that EventBridge keeps, where the usual ones are shorter than a minute.
-pub const EVENT_BRIDGE_RATES: [(&str, &str); 7] = [
+pub const EVENT_BRIDGE_RATES: [(&str, &str); 8] = [
     ("triggers.end_periods", "60s"),
     ("triggers.close_sla_windows", "60s"),
     ("triggers.seal_blocks", "60s"),
     ("triggers.watch_deposits", "60s"),
+    ("triggers.pay_out", "60s"),
     ("triggers.unit_maintenance", "60s"),
     ("triggers.expire_credentials", "60s"),
     ("triggers.expire_reservations", "60s"),

@@ -1,14 +1,8 @@
 //! Clients of the AWS emulator that the environment names, each with a prefix of its own, so that tests share one server.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use orchestrator::client::{
-    aws::{AwsClients, AwsSettings},
-    clock::SystemClock,
-};
+use orchestrator::client::aws::{AwsClients, AwsSettings};
 
 /// The region of all tests.
 pub const REGION: &str = "eu-central-1";
@@ -42,8 +36,13 @@ pub async fn clients_with(prefix: &str, key: &str) -> AwsClients {
 
 #[cfg(feature = "sqs")]
 mod sqs {
+    use std::sync::Arc;
+
     use aws_sdk_sqs::types::MessageAttributeValue;
-    use orchestrator::client::queue::{QueueAttributes, SqsQueue};
+    use orchestrator::client::{
+        clock::SystemClock,
+        queue::{QueueAttributes, SqsQueue},
+    };
 
     use super::*;
 

@@ -24,7 +24,10 @@ pub enum Time {
     /// Stands still until it is moved.
     Manual(ManualClock),
     /// A service elsewhere has a clock of its own, which counts whole seconds.
-    #[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "only back ends elsewhere have one"))]
+    #[cfg_attr(
+        not(any(feature = "eventbridge", feature = "sns", feature = "sqs")),
+        allow(dead_code, reason = "only back ends elsewhere have one")
+    )]
     Real(SystemClock),
 }
 

@@ -7,6 +7,8 @@ mod da;
 mod demo;
 mod deposits;
 mod faults;
+#[cfg(feature = "kms")]
+mod kms;
 mod market;
 mod payouts;
 mod pipeline;

@@ -149,8 +149,18 @@ impl World {
         timeout: Micros,
         committer: Arc<dyn Committer>,
     ) -> Result<Sender, SettlementError> {
-        let node = Node::new(&self.anvil.url, timeout).unwrap();
         let signer = PolicySigner::new(PrivateKeySigner::from_bytes(&OPERATOR_KEY.into()).unwrap(), policy);
+        self.sender_by(signer, timeout, committer).await
+    }
+
+    /// A sender with another key.
+    pub async fn sender_by(
+        &self,
+        signer: PolicySigner,
+        timeout: Micros,
+        committer: Arc<dyn Committer>,
+    ) -> Result<Sender, SettlementError> {
+        let node = Node::new(&self.anvil.url, timeout).unwrap();
         let rules = SenderRules { finality: Finality::Depth(DEPTH), bump_after: PATIENCE };
         let ports: (Arc<dyn Reader>, Arc<dyn Committer>) = (self.database.clone(), committer);
         Sender::connect(node, signer, ports, Arc::new(self.clock.clone()), rules).await

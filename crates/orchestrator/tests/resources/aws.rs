@@ -64,6 +64,7 @@ pub fn layout() -> AwsLayout {
         bus: Some(Owner::of("", "market")),
         schedules: vec![schedule],
         topic: Some(Owner::of("", "alerts")),
+        signer: None,
     }
 }
 

@@ -67,6 +67,8 @@ struct Shared {
     s3: aws_sdk_s3::Client,
     #[cfg(feature = "eventbridge")]
     events: aws_sdk_eventbridge::Client,
+    #[cfg(feature = "kms")]
+    kms: aws_sdk_kms::Client,
     #[cfg(feature = "sns")]
     sns: aws_sdk_sns::Client,
 }
@@ -141,6 +143,8 @@ impl AwsClients {
             s3,
             #[cfg(feature = "eventbridge")]
             events: aws_sdk_eventbridge::Client::new(config),
+            #[cfg(feature = "kms")]
+            kms: aws_sdk_kms::Client::new(config),
             #[cfg(feature = "sns")]
             sns: aws_sdk_sns::Client::new(config),
         };
@@ -206,6 +210,11 @@ impl AwsClients {
     #[cfg(feature = "eventbridge")]
     pub(crate) fn events(&self) -> &aws_sdk_eventbridge::Client {
         &self.shared.events
+    }
+
+    #[cfg(feature = "kms")]
+    pub(crate) fn kms(&self) -> &aws_sdk_kms::Client {
+        &self.shared.kms
     }
 
     #[cfg(feature = "sns")]

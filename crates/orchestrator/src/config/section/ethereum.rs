@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{SettlementBackend, section};
+use super::{SettlementBackend, backend::Feature, section};
 use crate::{
     config::{Config, HumanDuration, Problems},
     core::market::{address::Address, money::Amount},
@@ -44,11 +44,11 @@ section! {
         from_block: u64 = 0;
         /// Blocks in one question for events, at most.
         log_range: u64 = 2_000;
-        /// The operator's key: an encrypted JSON key file (version 3).
+        /// The operator's key: an encrypted JSON key file (version 3). Either it or `kms_key` is given.
         keystore: PathBuf = PathBuf::new();
         /// The file with the password of the key file.
         password_file: PathBuf = PathBuf::new();
-        /// A key in AWS KMS instead of a key file. Not supported yet.
+        /// A key in AWS KMS instead of a key file: id or ARN of a key of kind ECC_SECG_P256K1 for SIGN_VERIFY. Cargo feature `kms`.
         kms_key: String = String::new();
         /// The address that owns the platform's fees. It can't be changed later.
         treasury: String = String::new();
@@ -83,6 +83,42 @@ section! {
 }
 
 impl Ethereum {
+    /// The key in AWS KMS that signs the operator's transactions, if there is one.
+    #[must_use]
+    pub fn kms_key(config: &Config) -> Option<&str> {
+        let used = config.settlement.backend == SettlementBackend::Ethereum;
+        Some(config.ethereum.kms_key.as_str()).filter(|key| used && !key.is_empty())
+    }
+
+    /// The operator has one key, in one place.
+    fn validate_key(&self, problems: &mut Problems) {
+        let missing = |path: &PathBuf| path.as_os_str().is_empty();
+        if self.kms_key.is_empty() {
+            problems.require(
+                !missing(&self.keystore),
+                "ethereum.keystore",
+                "must name a file, unless `ethereum.kms_key` names a key in AWS KMS",
+            );
+            problems.require(!missing(&self.password_file), "ethereum.password_file", "must name a file");
+            return;
+        }
+        Feature { name: "kms", built: cfg!(feature = "kms") }.require("ethereum.kms_key", "kms", problems);
+        for (key, path) in [("keystore", &self.keystore), ("password_file", &self.password_file)] {
+            problems.require(
+                missing(path),
+                &format!("ethereum.{key}"),
+                "must be empty, because `ethereum.kms_key` names the operator's key",
+            );
+        }
+        // Another key would mean another operator, whose nonces are not those of the journal.
+        let alias = self.kms_key.starts_with("alias/") || self.kms_key.contains(":alias/");
+        problems.require(
+            !alias && !self.kms_key.contains(char::is_whitespace),
+            "ethereum.kms_key",
+            "must be the id or the ARN of a key: an alias may come to mean another key",
+        );
+    }
+
     pub(crate) fn validate(&self, config: &Config, problems: &mut Problems) {
         if config.settlement.backend != SettlementBackend::Ethereum {
             return;
@@ -104,14 +140,7 @@ impl Ethereum {
             "ethereum.domain",
             "must have 1 to 64 characters, without blanks and commas",
         );
-        problems.require(
-            self.kms_key.is_empty(),
-            "ethereum.kms_key",
-            "is not supported yet: name a key file with `ethereum.keystore`",
-        );
-        for (key, path) in [("keystore", &self.keystore), ("password_file", &self.password_file)] {
-            problems.require(!path.as_os_str().is_empty(), &format!("ethereum.{key}"), "must name a file");
-        }
+        self.validate_key(problems);
         problems.require(
             self.oracle_keystore.as_os_str().is_empty() == self.oracle_password_file.as_os_str().is_empty(),
             "ethereum.oracle_password_file",
@@ -134,5 +163,52 @@ impl Ethereum {
             "ethereum.max_gas",
             "must lie between 100000 and 16777216, the limit of the chain",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Layers, load};
+
+    /// What a configuration on Ethereum is told of the operator's key.
+    fn told(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+        let all = [&[("settlement.backend", "ethereum")], settings].concat();
+        let flags = all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let faults = load(&Layers { flags, ..Layers::default() }).unwrap_err().faults;
+        let of_key =
+            |key: &str| ["keystore", "password_file", "kms_key"].iter().any(|name| key.ends_with(name));
+        let told = faults.into_iter().filter(|fault| of_key(&fault.key));
+        told.map(|fault| (fault.key, fault.problem)).collect()
+    }
+
+    fn keys(told: &[(String, String)]) -> Vec<&str> {
+        told.iter().map(|(key, _)| key.as_str()).collect()
+    }
+
+    #[test]
+    fn the_operator_has_one_key_in_one_place() {
+        let (file, password) = (("ethereum.keystore", "k"), ("ethereum.password_file", "p"));
+        let kms = ("ethereum.kms_key", "3f1a6f0c-0000-4000-8000-000000000000");
+        assert_eq!(keys(&told(&[])), ["ethereum.keystore", "ethereum.password_file"]);
+        assert_eq!(keys(&told(&[file])), ["ethereum.password_file"]);
+        assert_eq!(told(&[file, password]), []);
+        let lacking = told(&[kms]);
+        assert_eq!(lacking.is_empty(), cfg!(feature = "kms"), "{lacking:?}");
+        assert!(lacking.iter().all(|(_, problem)| problem.contains("--features kms`")), "{lacking:?}");
+        let both = told(&[kms, file, password]);
+        for key in ["ethereum.keystore", "ethereum.password_file"] {
+            let names =
+                |(at, problem): &(String, String)| at == key && problem.contains("`ethereum.kms_key`");
+            assert!(both.iter().any(names), "{both:?}");
+        }
+    }
+
+    #[test]
+    fn an_alias_is_no_key() {
+        let an_alias =
+            |key| told(&[("ethereum.kms_key", key)]).iter().any(|(_, problem)| problem.contains("alias"));
+        assert!(an_alias("alias/operator"));
+        assert!(an_alias("arn:aws:kms:eu-central-1:000000000000:alias/operator"));
+        assert!(!an_alias("arn:aws:kms:eu-central-1:000000000000:key/mrk-1"));
     }
 }

@@ -97,6 +97,8 @@ pub struct AwsLayout {
     pub schedules: Vec<ScheduleSpec>,
     /// The topic of alerts.
     pub topic: Option<Owner>,
+    /// The key that signs the operator's transactions: its id or ARN. It is always somebody else's.
+    pub signer: Option<String>,
 }
 
 /// How a resource was found.

@@ -71,6 +71,13 @@ impl AwsResources {
                 ["sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic", "sns:Subscribe", "sns:Publish"];
             statements.push(statement("Alerts", &actions, &[topic]));
         }
+        if let Some(key) = &layout.signer {
+            let key = match key.starts_with("arn:") {
+                true => key.clone(),
+                false => clients.arn("kms", &format!("key/{key}")).await?,
+            };
+            statements.push(statement("Signer", &["kms:GetPublicKey", "kms:Sign"], &[key]));
+        }
         Ok(json!({ "Version": "2012-10-17", "Statement": statements }))
     }
 }

@@ -4,9 +4,13 @@ use futures::future::BoxFuture;
 
 use super::{Answer, Checkup, Silence, check};
 use crate::{
-    client::settlement::ethereum::{abi::Settlement, node::Node, signer::open_keystore},
+    client::settlement::ethereum::{abi::Settlement, node::Node},
     config::{Config, masked, section::Ethereum},
-    core::market::{state::hash::domain_hash, terms::DomainId},
+    core::{
+        madara::settlement::SettlementError,
+        market::{state::hash::domain_hash, terms::DomainId},
+    },
+    setup::chain::operator,
 };
 
 /// What a transaction takes at least, in wei: below it nothing can be sent.
@@ -14,14 +18,15 @@ const LITTLE: u128 = 10_000_000_000_000_000;
 
 /// Asks the node about the contract and the operator.
 pub(super) fn chain(config: &Config) -> BoxFuture<'static, Checkup> {
-    let config = config.ethereum.clone();
+    let (config, chain) = (config.clone(), &config.ethereum);
     let target =
-        format!("ethereum: {} on chain {} at {}", config.contract, config.chain_id, masked(&config.rpc_url));
+        format!("ethereum: {} on chain {} at {}", chain.contract, chain.chain_id, masked(&chain.rpc_url));
     check("settlement", target, async move { examine(&config).await })
 }
 
-async fn examine(config: &Ethereum) -> Result<Answer, Silence> {
-    let silent = |error: crate::core::madara::settlement::SettlementError| Silence {
+async fn examine(all: &Config) -> Result<Answer, Silence> {
+    let config = &all.ethereum;
+    let silent = |error: SettlementError| Silence {
         what: crate::error::chain(&error),
         fix: "see that `ethereum.rpc_url` names a node that runs and is in step with the chain".to_owned(),
     };
@@ -48,15 +53,21 @@ async fn examine(config: &Ethereum) -> Result<Answer, Silence> {
             return Ok(answer);
         }
     }
-    let (path, password) = (config.keystore.clone(), config.password_file.clone());
-    let key = tokio::task::spawn_blocking(move || open_keystore(&path, &password)).await;
-    let Some(Ok(key)) = key.ok() else {
-        answer.find(
-            "the operator's key can't be opened",
-            "see that `ethereum.keystore` and `ethereum.password_file` belong together",
-        );
-        return Ok(answer);
+    let key = match operator(all).await {
+        Ok(key) => key,
+        Err(error) => {
+            let fix = match Ethereum::kms_key(all) {
+                Some(_) => {
+                    "mend `ethereum.kms_key`, the key, or the rights at it (`orchestrator setup --policy`)"
+                }
+                None => "see that `ethereum.keystore` and `ethereum.password_file` belong together",
+            };
+            let problem = crate::error::chain(&error);
+            answer.find(format!("the operator's key can't be opened: {problem}"), fix);
+            return Ok(answer);
+        }
     };
+    answer.version = Some(format!("chain {chain}, block {head}, signed by {}", key.address()));
     let operator = node.read(contract, &Settlement::operatorCall {}, head).await.map_err(silent)?;
     if operator != key.address() {
         let problem = format!("the contract's operator is {operator}, the key is that of {}", key.address());

@@ -190,10 +190,10 @@ impl Sender {
         tracing::warn!(key = entry.value.key, nonce = entry.value.nonce, "somebody else used the nonce up");
         let newest = entry.value.attempts.iter().rev().find(|attempt| !attempt.empty).ok_or_else(damaged)?;
         let fees = self.node.fees(newest.blob_fee.is_some()).await?.capped(self.signer.policy().caps);
-        let call = call_of(newest)?;
-        let make = |nonce| {
-            let attempt = self.sign(nonce, &call, fees)?;
-            let mut next = entry.value.clone();
+        let (call, before) = (&call_of(newest)?, &entry.value);
+        let make = |nonce| async move {
+            let attempt = self.sign(nonce, call, fees).await?;
+            let mut next = before.clone();
             (next.nonce, next.state, next.changed_at) = (nonce, State::Prepared, attempt.at);
             next.attempts.push(attempt);
             Ok(next)
@@ -222,8 +222,8 @@ impl Sender {
             return Ok(Status::Paused(reason));
         };
         let dearer = match newest.empty {
-            true => self.sign_empty(newest.nonce, fees)?,
-            false => self.sign(newest.nonce, &call_of(&newest)?, fees)?,
+            true => self.sign_empty(newest.nonce, fees).await?,
+            false => self.sign(newest.nonce, &call_of(&newest)?, fees).await?,
         };
         tracing::info!(key = entry.value.key, nonce = newest.nonce, gas_fee = fees.gas, "more is offered");
         self.replace(&mut entry, dearer).await
@@ -236,7 +236,7 @@ impl Sender {
         let caps = self.signer.policy().caps;
         let plain = Fees { blob: None, ..fees_of(&newest) };
         let Some(fees) = plain.bumped(market, caps) else { return self.bump(entry).await };
-        let empty = self.sign_empty(newest.nonce, fees)?;
+        let empty = self.sign_empty(newest.nonce, fees).await?;
         self.replace(&mut entry, empty).await
     }
 

@@ -84,19 +84,25 @@ impl Journal {
     /// that key that it takes the place of. When the key has got another entry meanwhile, that one is returned and nothing
     /// changed.
     ///
+    /// `make` may take its time, such as for a key elsewhere. Whoever commits meanwhile is not overwritten: then `make` is asked
+    /// for a later nonce, and what it signed first is thrown away, unheard of by any node. When `make` fails, no nonce is taken.
+    ///
     /// # Errors
     /// As [`Journal::load`], and what `make` says.
-    pub async fn reserve(
+    pub async fn reserve<Made>(
         &self,
         least: u64,
         replaced: Option<u64>,
-        make: impl Fn(u64) -> Result<ChainTransaction>,
-    ) -> Result<Stored<ChainTransaction>> {
+        make: impl Fn(u64) -> Made,
+    ) -> Result<Stored<ChainTransaction>>
+    where
+        Made: Future<Output = Result<ChainTransaction>>,
+    {
         for _ in 0..TRIES {
             let id = ChainSigner::id_of(&self.signer);
             let found: Option<Stored<ChainSigner>> = self.reader.load(&id).await.map_err(unavailable)?;
             let nonce = found.as_ref().map_or(least, |signer| signer.value.next.max(least));
-            let transaction = make(nonce)?;
+            let transaction = make(nonce).await?;
             let signer = ChainSigner { signer: self.signer.clone(), next: nonce + 1 };
             let mut changes = Changeset::new();
             match found {
@@ -150,5 +156,69 @@ impl Journal {
             Err(DatabaseError::Conflict { .. }) => Ok(Saved::Changed),
             Err(error) => Err(unavailable(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::{
+        client::db::memory::MemoryDatabase,
+        core::market::{block::Hash32, quantity::Timestamp},
+    };
+
+    fn signed(key: &str, nonce: u64) -> ChainTransaction {
+        ChainTransaction {
+            key: key.to_owned(),
+            signer: "1/0x0".to_owned(),
+            nonce,
+            method: String::new(),
+            asked: Hash32::default(),
+            blobs: Vec::new(),
+            created_at: Timestamp(1),
+            changed_at: Timestamp(1),
+            attempts: Vec::new(),
+            state: TransactionState::Prepared,
+            unwanted: false,
+        }
+    }
+
+    fn journal(database: &Arc<MemoryDatabase>) -> Journal {
+        Journal::new(database.clone(), database.clone(), "1/0x0".to_owned())
+    }
+
+    #[tokio::test]
+    async fn who_signs_slowly_signs_again_with_the_next_nonce() {
+        let database = MemoryDatabase::with_schema();
+        let (slow, fast) = (&journal(&database), &journal(&database));
+        let (nonces, first) = (&Mutex::new(Vec::new()), &AtomicBool::new(true));
+        let make = |nonce| async move {
+            nonces.lock().push(nonce);
+            // While this one's key thinks, another replica takes the nonce.
+            if first.swap(false, Ordering::Relaxed) {
+                fast.reserve(7, None, |nonce| async move { Ok(signed("fast", nonce)) }).await?;
+            }
+            Ok(signed("slow", nonce))
+        };
+        assert_eq!(slow.reserve(7, None, make).await.unwrap().value.nonce, 8);
+        assert_eq!(*nonces.lock(), [7, 8]);
+        assert_eq!(slow.load("fast").await.unwrap().unwrap().value.nonce, 7);
+        // Of one key there is one transaction, the one that was journalled first.
+        let again = slow.reserve(7, None, |nonce| async move { Ok(signed("fast", nonce)) }).await;
+        assert_eq!(again.unwrap().value.nonce, 7);
+        assert_eq!(slow.next().await.unwrap(), Some(9));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_does_not_sign_takes_no_nonce() {
+        let database = MemoryDatabase::with_schema();
+        let journal = journal(&database);
+        let silent = journal.reserve(7, None, |_| async move { Err(not_now("no answer")) }).await;
+        assert!(silent.unwrap_err().retryable());
+        assert_eq!((journal.next().await.unwrap(), journal.open().await.unwrap().len()), (None, 0));
     }
 }

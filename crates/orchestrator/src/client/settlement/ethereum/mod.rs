@@ -10,6 +10,9 @@ pub mod challenge;
 pub mod deposits;
 pub mod fees;
 pub mod journal;
+pub mod key;
+#[cfg(feature = "kms")]
+pub mod kms;
 pub mod logs;
 pub mod node;
 pub mod oracles;

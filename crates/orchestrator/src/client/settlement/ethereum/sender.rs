@@ -320,7 +320,7 @@ impl Sender {
             return Ok(());
         }
         let fees = self.node.fees(false).await?.capped(self.signer.policy().caps);
-        let attempt = self.sign_empty(nonce, fees)?;
+        let attempt = self.sign_empty(nonce, fees).await?;
         let transaction = self.entry(&key, Hash32::default(), Vec::new(), attempt);
         tracing::warn!(nonce, "a nonce is missing from the journal: an empty transaction uses it up");
         let made = self.journal.put(&ChainTransaction { unwanted: true, ..transaction }).await?;
@@ -365,8 +365,9 @@ impl Sender {
         let pending = self.node.count(self.signer.address(), BlockId::pending()).await?;
         let hashes: Vec<Hash32> = blobs.iter().map(|hash| Hash32(hash.0)).collect();
         let call = Call { input, gas, blobs };
-        let make = |nonce| {
-            let attempt = self.sign(nonce, &call, fees)?;
+        let (call, hashes) = (&call, &hashes);
+        let make = |nonce| async move {
+            let attempt = self.sign(nonce, call, fees).await?;
             let method = abi::method(&call.input).unwrap_or_default();
             let entry = self.entry(key, asked, hashes.clone(), attempt);
             Ok(ChainTransaction { method: method.to_owned(), ..entry })
@@ -390,13 +391,13 @@ impl Sender {
         }
     }
 
-    pub(super) fn sign(&self, nonce: u64, call: &Call, fees: Fees) -> Result<Attempt> {
-        Ok(self.attempt(nonce, self.signer.sign(nonce, call, fees)?, fees, false))
+    pub(super) async fn sign(&self, nonce: u64, call: &Call, fees: Fees) -> Result<Attempt> {
+        Ok(self.attempt(nonce, self.signer.sign(nonce, call, fees).await?, fees, false))
     }
 
-    pub(super) fn sign_empty(&self, nonce: u64, fees: Fees) -> Result<Attempt> {
+    pub(super) async fn sign_empty(&self, nonce: u64, fees: Fees) -> Result<Attempt> {
         let fees = Fees { blob: None, ..fees };
-        Ok(self.attempt(nonce, self.signer.sign_empty(nonce, fees)?, fees, true))
+        Ok(self.attempt(nonce, self.signer.sign_empty(nonce, fees).await?, fees, true))
     }
 
     fn attempt(&self, nonce: u64, signed: super::signer::SignedCall, fees: Fees, empty: bool) -> Attempt {

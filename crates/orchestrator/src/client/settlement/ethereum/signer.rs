@@ -1,18 +1,16 @@
 //! The operator's key, behind a policy: it signs calls of a few functions of one contract, without money, below limits on gas
 //! and fees, and empty transactions to itself that use a nonce up. Nothing else can be had from it.
 
-use std::path::{Path, PathBuf};
-
 use alloy::{
     consensus::{SignableTransaction, Signed, TxEip1559, TxEip4844, TxEnvelope},
     eips::eip2718::{Decodable2718 as _, Encodable2718 as _},
     primitives::{Address, B256, Bytes, Signature, TxKind, U256},
-    signers::{SignerSync as _, local::PrivateKeySigner},
 };
 
 use super::{
     abi,
     fees::{Caps, Fees},
+    key::Key,
 };
 use crate::core::{madara::settlement::SettlementError, market::block::Hash32};
 
@@ -30,23 +28,6 @@ pub const METHODS: &[&str] = &[
     "challengeData",
     "challengeHead",
 ];
-
-/// Where the key is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// A keystore file (JSON, version 3) and a file with its password.
-    Keystore {
-        /// The keystore.
-        path: PathBuf,
-        /// The password; white space at its end does not count.
-        password_file: PathBuf,
-    },
-    /// A key in AWS KMS; for later.
-    Kms {
-        /// The key's id.
-        key_id: String,
-    },
-}
 
 /// What may be signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +56,28 @@ pub enum PolicyError {
     /// Fees above the caps.
     #[error("the fees are above the caps of the signer's policy")]
     Fees,
-    /// The key did not sign.
-    #[error("the key did not sign")]
-    Key,
+}
+
+impl Policy {
+    /// Whether a call may be signed with these fees.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub fn allows(&self, call: &Call, fees: Fees) -> Result<(), PolicyError> {
+        let method = abi::method(&call.input);
+        if !method.is_some_and(|method| self.methods.contains(&method)) {
+            return Err(PolicyError::Method(method.unwrap_or("an unknown function").to_owned()));
+        }
+        if call.gas > self.gas {
+            return Err(PolicyError::Gas(call.gas, self.gas));
+        }
+        self.affords(fees)
+    }
+
+    /// Whether so much may be paid.
+    fn affords(&self, fees: Fees) -> Result<(), PolicyError> {
+        if fees.fit(self.caps) { Ok(()) } else { Err(PolicyError::Fees) }
+    }
 }
 
 impl From<PolicyError> for SettlementError {
@@ -109,7 +109,7 @@ pub struct Call {
 /// The key with its policy.
 #[derive(Clone)]
 pub struct PolicySigner {
-    key: PrivateKeySigner,
+    key: Key,
     policy: Policy,
 }
 
@@ -119,36 +119,11 @@ impl std::fmt::Debug for PolicySigner {
     }
 }
 
-/// The key in a keystore file, whose password is in another file. Takes as long as its key derivation wants.
-///
-/// # Errors
-/// [`SettlementError::Refused`] when the files can't be read or don't fit each other.
-pub fn open_keystore(path: &Path, password_file: &Path) -> Result<PrivateKeySigner, SettlementError> {
-    let refused = |what: String| SettlementError::Refused(what);
-    let password = std::fs::read_to_string(password_file)
-        .map(zeroize::Zeroizing::new)
-        .map_err(|error| refused(format!("{}: {error}", password_file.display())))?;
-    PrivateKeySigner::decrypt_keystore(path, password.trim_end())
-        .map_err(|error| refused(format!("{}: {error}", path.display())))
-}
-
 impl PolicySigner {
-    /// Opens the key. Takes as long as the keystore's key derivation wants.
-    ///
-    /// # Errors
-    /// [`SettlementError::Refused`] when the files can't be read or don't fit each other, [`SettlementError::NotSupported`] for
-    /// KMS.
-    pub fn open(source: &KeySource, policy: Policy) -> Result<Self, SettlementError> {
-        let KeySource::Keystore { path, password_file } = source else {
-            return Err(SettlementError::NotSupported("a key in AWS KMS"));
-        };
-        Ok(Self::new(open_keystore(path, password_file)?, policy))
-    }
-
-    /// A key that is at hand.
+    /// A key behind a policy.
     #[must_use]
-    pub const fn new(key: PrivateKeySigner, policy: Policy) -> Self {
-        Self { key, policy }
+    pub fn new(key: impl Into<Key>, policy: Policy) -> Self {
+        Self { key: key.into(), policy }
     }
 
     /// Who signs.
@@ -163,48 +138,40 @@ impl PolicySigner {
         &self.policy
     }
 
-    /// Signs a call of the contract.
+    /// Signs a call of the contract. The key is asked only for what the policy allows.
     ///
     /// # Errors
-    /// [`PolicyError`].
-    pub fn sign(&self, nonce: u64, call: &Call, fees: Fees) -> Result<SignedCall, PolicyError> {
-        let method = abi::method(&call.input);
-        if !method.is_some_and(|method| self.policy.methods.contains(&method)) {
-            return Err(PolicyError::Method(method.unwrap_or("an unknown function").to_owned()));
-        }
-        if call.gas > self.policy.gas {
-            return Err(PolicyError::Gas(call.gas, self.policy.gas));
-        }
-        self.check(fees)?;
-        match fees.blob {
-            None => self.finish(self.plain(nonce, self.policy.contract, call.input.clone(), call.gas, fees)),
-            Some(blob_fee) => self.finish(TxEip4844 {
-                chain_id: self.policy.chain,
-                nonce,
-                gas_limit: call.gas,
-                max_fee_per_gas: fees.gas,
-                max_priority_fee_per_gas: fees.tip,
-                to: self.policy.contract,
-                value: U256::ZERO,
-                input: call.input.clone(),
-                blob_versioned_hashes: call.blobs.clone(),
-                max_fee_per_blob_gas: blob_fee,
-                ..TxEip4844::default()
-            }),
-        }
+    /// [`SettlementError::Refused`] with the [`PolicyError`]; [`SettlementError::Unavailable`] when the key is elsewhere and
+    /// does not sign.
+    pub async fn sign(&self, nonce: u64, call: &Call, fees: Fees) -> Result<SignedCall, SettlementError> {
+        self.policy.allows(call, fees)?;
+        let Some(blob_fee) = fees.blob else {
+            let plain = self.plain(nonce, self.policy.contract, call.input.clone(), call.gas, fees);
+            return self.finish(plain).await;
+        };
+        let with_blobs = TxEip4844 {
+            chain_id: self.policy.chain,
+            nonce,
+            gas_limit: call.gas,
+            max_fee_per_gas: fees.gas,
+            max_priority_fee_per_gas: fees.tip,
+            to: self.policy.contract,
+            value: U256::ZERO,
+            input: call.input.clone(),
+            blob_versioned_hashes: call.blobs.clone(),
+            max_fee_per_blob_gas: blob_fee,
+            ..TxEip4844::default()
+        };
+        self.finish(with_blobs).await
     }
 
     /// Signs a transaction to oneself that does nothing but use the nonce up.
     ///
     /// # Errors
-    /// [`PolicyError`].
-    pub fn sign_empty(&self, nonce: u64, fees: Fees) -> Result<SignedCall, PolicyError> {
-        self.check(fees)?;
-        self.finish(self.plain(nonce, self.address(), Bytes::new(), EMPTY_GAS, fees))
-    }
-
-    fn check(&self, fees: Fees) -> Result<(), PolicyError> {
-        if fees.fit(self.policy.caps) { Ok(()) } else { Err(PolicyError::Fees) }
+    /// As [`PolicySigner::sign`].
+    pub async fn sign_empty(&self, nonce: u64, fees: Fees) -> Result<SignedCall, SettlementError> {
+        self.policy.affords(fees)?;
+        self.finish(self.plain(nonce, self.address(), Bytes::new(), EMPTY_GAS, fees)).await
     }
 
     fn plain(&self, nonce: u64, to: Address, input: Bytes, gas: u64, fees: Fees) -> TxEip1559 {
@@ -221,12 +188,12 @@ impl PolicySigner {
         }
     }
 
-    fn finish<T>(&self, transaction: T) -> Result<SignedCall, PolicyError>
+    async fn finish<T>(&self, transaction: T) -> Result<SignedCall, SettlementError>
     where
         T: SignableTransaction<Signature>,
         TxEnvelope: From<Signed<T>>,
     {
-        let signed = self.key.sign_hash_sync(&transaction.signature_hash()).map_err(|_| PolicyError::Key)?;
+        let signed = self.key.sign(&transaction.signature_hash()).await?;
         let envelope = TxEnvelope::from(transaction.into_signed(signed));
         Ok(SignedCall { hash: Hash32(envelope.tx_hash().0), raw: envelope.encoded_2718() })
     }
@@ -239,7 +206,7 @@ pub(super) fn read(raw: &[u8]) -> Option<TxEnvelope> {
 
 #[cfg(test)]
 mod tests {
-    use alloy::{consensus::Transaction as _, sol_types::SolCall as _};
+    use alloy::{consensus::Transaction as _, signers::local::PrivateKeySigner, sol_types::SolCall as _};
 
     use super::{super::abi::Settlement, *};
 
@@ -259,45 +226,37 @@ mod tests {
         Call { input, gas, blobs: vec![B256::repeat_byte(1)] }
     }
 
-    #[test]
-    fn only_what_the_policy_allows_is_signed() {
+    #[tokio::test]
+    async fn only_what_the_policy_allows_is_signed() {
         let signer = signer();
         let fees = Fees { gas: 100, tip: 1, blob: Some(10) };
-        let signed = signer.sign(4, &publish(500), fees).unwrap();
+        let signed = signer.sign(4, &publish(500), fees).await.unwrap();
         let read = read(&signed.raw).unwrap();
         assert_eq!((read.nonce(), read.to(), read.value()), (4, Some(Address::repeat_byte(7)), U256::ZERO));
         assert_eq!((read.chain_id(), read.tx_hash().0), (Some(31_337), signed.hash.0));
 
+        let refused = async |call: &Call, fees| {
+            let problem = signer.policy().allows(call, fees).unwrap_err();
+            match signer.sign(4, call, fees).await {
+                Err(SettlementError::Refused(reason)) => assert_eq!(reason, problem.to_string()),
+                other => panic!("{other:?}"),
+            }
+            problem
+        };
         let too_dear = Fees { blob: Some(11), ..fees };
-        assert_eq!(signer.sign(4, &publish(500), too_dear), Err(PolicyError::Fees));
-        assert!(matches!(signer.sign(4, &publish(1_000_001), fees), Err(PolicyError::Gas(..))));
+        assert_eq!(refused(&publish(500), too_dear).await, PolicyError::Fees);
+        assert_eq!(refused(&publish(1_000_001), fees).await, PolicyError::Gas(1_000_001, 1_000_000));
         let deposit = Settlement::depositCall { owner: Address::ZERO, name: String::new(), amount: 1 };
         let deposit = Call { input: deposit.abi_encode().into(), ..publish(1) };
-        assert_eq!(signer.sign(4, &deposit, fees), Err(PolicyError::Method("deposit".into())));
+        assert_eq!(refused(&deposit, fees).await, PolicyError::Method("deposit".into()));
         let unknown = Call { input: Bytes::new(), ..publish(1) };
-        assert!(matches!(signer.sign(4, &unknown, fees), Err(PolicyError::Method(_))));
+        assert!(matches!(refused(&unknown, fees).await, PolicyError::Method(_)));
 
-        let empty = signer.sign_empty(5, Fees { blob: None, ..fees }).unwrap();
+        let empty = signer.sign_empty(5, Fees { blob: None, ..fees }).await.unwrap();
         let empty = super::read(&empty.raw).unwrap();
         assert_eq!((empty.to(), empty.value(), empty.input().len()), (Some(signer.address()), U256::ZERO, 0));
-    }
-
-    #[test]
-    fn a_keystore_opens_with_its_password_and_kms_is_for_later() {
-        let directory = tempfile::tempdir().unwrap();
-        let (path, password_file) = (directory.path().join("key"), directory.path().join("password"));
-        // Key 0x01…01, password `word`, with the least work that scrypt takes.
-        std::fs::write(&path, include_str!("testdata/keystore.json")).unwrap();
-        std::fs::write(&password_file, "word\n").unwrap();
-        let source = KeySource::Keystore { path, password_file: password_file.clone() };
-        let opened = PolicySigner::open(&source, signer().policy().clone()).unwrap();
-        assert_eq!(opened.address(), signer().address());
-        assert!(!format!("{opened:?}").contains("0101"));
-        std::fs::write(&password_file, "other").unwrap();
-        let refused = PolicySigner::open(&source, signer().policy().clone());
-        assert!(matches!(refused, Err(SettlementError::Refused(_))));
-        let kms = KeySource::Kms { key_id: "1".into() };
-        let refused = PolicySigner::open(&kms, signer().policy().clone());
-        assert!(matches!(refused, Err(SettlementError::NotSupported(_))));
+        let dear = signer.sign_empty(5, Fees { gas: 101, ..fees }).await;
+        assert!(matches!(dear, Err(SettlementError::Refused(_))), "{dear:?}");
+        assert!(!format!("{signer:?}").contains("0101"));
     }
 }
