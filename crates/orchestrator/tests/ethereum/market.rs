@@ -138,6 +138,7 @@ impl Market {
             storage,
             before,
             gas: 5_000_000,
+            least: Amount(1),
             hosts_oracle: true,
         };
         market.pay(OPERATOR, 77, &Settlement::postBondCall { amount: 77 }.abi_encode()).await;

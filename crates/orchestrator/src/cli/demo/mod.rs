@@ -16,7 +16,6 @@ use orchestrator_provider::{ProviderHandle, ProviderOptions, ProviderServer};
 use super::{Failure, Outcome, output};
 use crate::{
     config::{Config, HumanDuration},
-    error::ErrorCode,
     setup::{self, Daemon, StartOptions},
     utils::{logging, random},
 };
@@ -114,7 +113,7 @@ async fn chain(
         return Ok(None);
     }
     let chain = Chain::start(&args.anvil, directory).await.map_err(|error| match error.code {
-        ErrorCode::InvalidField => Failure::Usage(error.detail.into_owned()),
+        crate::error::ErrorCode::InvalidField => Failure::Usage(error.detail.into_owned()),
         _ => error.into(),
     })?;
     chain.configure(config)?;
