@@ -263,7 +263,7 @@ impl Market {
     /// Time passes, on the chain and for the daemons: blocks are made, and challenge windows end.
     pub async fn pass(&self) {
         self.world.anvil.ask("evm_increaseTime", json!([20])).await;
-        self.world.anvil.mine(DEPTH).await;
+        self.world.anvil.mine(self.world.depth.div_ceil(4).max(DEPTH)).await;
         self.world.clock.advance(Micros::from_secs(2));
     }
 

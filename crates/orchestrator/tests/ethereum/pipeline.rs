@@ -4,9 +4,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use orchestrator::{
-    core::market::quantity::Micros,
+    core::{
+        madara::{settlement::SettlementClient as _, transaction::TransactionState},
+        market::quantity::Micros,
+    },
     service::job::{EngineStep, Step},
 };
+use serde_json::json;
 
 use super::{
     anvil::Anvil,
@@ -150,7 +154,7 @@ async fn a_daemon_that_dies_with_its_writes_pays_everybody_once() {
 }
 
 #[tokio::test]
-async fn two_daemons_with_one_signer_settle_each_block_once_in_dear_times_and_without_a_node() {
+async fn two_daemons_with_one_signer_settle_each_block_once_in_dear_times_and_a_minute_without_a_node() {
     let Some(market) = Market::start(&OWNERS).await else { return };
     let daemons = [market.daemon().await, market.daemon().await];
     let mut asked = [false; 2];
@@ -160,9 +164,10 @@ async fn two_daemons_with_one_signer_settle_each_block_once_in_dear_times_and_wi
             market.world.anvil.base_fee(100_000_000_000).await;
         }
         if round == 4 {
+            // Longer than the daemons wait for an answer.
             market.world.anvil.freeze();
             let away = async {
-                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                tokio::time::sleep(std::time::Duration::from_secs(60)).await;
                 market.world.anvil.thaw();
             };
             tokio::join!(daemons[0].turn(), daemons[1].turn(), away);
@@ -174,6 +179,50 @@ async fn two_daemons_with_one_signer_settle_each_block_once_in_dear_times_and_wi
         }
         if asked == [true; 2] && market.is_over().await {
             assert_eq!(market.end(&daemons[0], &OWNERS).await, right_end());
+            return;
+        }
+    }
+    panic!("it never ends: {:?}", market.transactions().await);
+}
+
+#[tokio::test]
+async fn a_reorganisation_of_64_blocks_takes_a_block_with_it_which_is_settled_again() {
+    let Some(mut market) = Market::start(&OWNERS).await else { return };
+    market.world.depth = 64;
+    let daemon = market.daemon().await;
+    // Its data is there for good before a block is registered, so what may go is the registration.
+    let registered = async || {
+        let all = market.transactions().await;
+        all.into_iter().filter(|it| it.method == "register").find_map(|it| match it.state {
+            TransactionState::Included { block, reverted: None, .. } => Some(block),
+            _ => None,
+        })
+    };
+    let mut block = None;
+    for _ in 0..60 {
+        daemon.turn().await;
+        block = registered().await;
+        if block.is_some() {
+            break;
+        }
+        market.pass().await;
+    }
+    let block = block.unwrap();
+    let head = market.world.anvil.number("eth_blockNumber", json!([])).await;
+    assert!(head - block < 63, "it would be there for good");
+    market.world.anvil.mine(63 - (head - block)).await;
+    market.world.anvil.ask("anvil_reorg", json!([64, []])).await;
+    assert_eq!(daemon.settlement.last_settled().await.unwrap().number, 0);
+
+    let mut asked = [false; 2];
+    for _ in 0..200 {
+        daemon.turn().await;
+        market.pass().await;
+        for (n, asked) in asked.iter_mut().enumerate() {
+            *asked = *asked || market.withdraw(&daemon, n, RELEASED[n]).await.is_ok();
+        }
+        if asked == [true; 2] && market.is_over().await {
+            assert_eq!(market.end(&daemon, &OWNERS).await, right_end());
             return;
         }
     }

@@ -52,7 +52,7 @@ pub const USER: &str = "0x3c44cdddb6a900fa2b585dd299e03d12fa4293bc";
 pub const ORACLE: &str = "0x90f79bf6eb2c4f870365e785982e1f101e93b906";
 /// Its key.
 pub const ORACLE_KEY: [u8; 32] = hex!("7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6");
-/// Blocks on top of what is there for good.
+/// Blocks on top of what is there for good, unless a test says otherwise.
 pub const DEPTH: u64 = 2;
 /// How long a transaction waits until more is offered for it.
 pub const PATIENCE: Micros = Micros::from_secs(60);
@@ -88,6 +88,8 @@ pub struct World {
     pub token: Address,
     pub database: Arc<MemoryDatabase>,
     pub clock: ManualClock,
+    /// Blocks on top of what is there for good.
+    pub depth: u64,
 }
 
 impl World {
@@ -115,7 +117,8 @@ impl World {
         let code = [bytecode("Settlement"), arguments].concat();
         let contract = address_of(&anvil.send(OWNER, None, &code).await);
         let database = MemoryDatabase::with_schema();
-        Self { anvil, contract, token, database, clock: ManualClock::new(Timestamp(1_700_000_000_000_000)) }
+        let clock = ManualClock::new(Timestamp(1_700_000_000_000_000));
+        Self { anvil, contract, token, database, clock, depth: DEPTH }
     }
 
     /// From now on blocks come only when a test makes them.
@@ -161,7 +164,7 @@ impl World {
         committer: Arc<dyn Committer>,
     ) -> Result<Sender, SettlementError> {
         let node = Node::new(&self.anvil.url, timeout).unwrap();
-        let rules = SenderRules { finality: Finality::Depth(DEPTH), bump_after: PATIENCE };
+        let rules = SenderRules { finality: Finality::Depth(self.depth), bump_after: PATIENCE };
         let ports: (Arc<dyn Reader>, Arc<dyn Committer>) = (self.database.clone(), committer);
         Sender::connect(node, signer, ports, Arc::new(self.clock.clone()), rules).await
     }
