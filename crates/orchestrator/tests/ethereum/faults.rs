@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use orchestrator::{
-    client::settlement::ethereum::{fees::Caps, sender::Status, signer::Policy},
+    client::settlement::ethereum::{fees::Caps, node::Finality, sender::Status, signer::Policy},
     core::{
         madara::{settlement::SettlementError, transaction::TransactionState},
         market::quantity::Micros,
@@ -118,6 +118,29 @@ async fn a_gap_before_a_transaction_is_closed() {
     sender.status("f").await.unwrap();
     world.anvil.mine(1).await;
     included(&sender, "f").await;
+}
+
+#[tokio::test]
+async fn what_is_there_for_good_is_what_the_chains_own_tags_say() {
+    let Some(mut world) = World::start().await else { return };
+    for (tag, finality) in [("safe", Finality::Safe), ("finalized", Finality::Finalized)] {
+        world.finality = Some(finality);
+        let sender = world.sender().await;
+        sender.send(tag, nothing(), None).await.unwrap();
+        let block = included(&sender, tag).await;
+        let mut looks = [0, 0];
+        while looks[1] == 0 {
+            assert!(looks[0] < 40, "`{tag}` never comes to block {block}");
+            let reached = world.anvil.ask("eth_getBlockByNumber", json!([tag, false])).await;
+            let number = reached["number"].as_str().unwrap().trim_start_matches("0x");
+            let there = u64::from_str_radix(number, 16).unwrap() >= block;
+            let said = sender.status(tag).await.unwrap();
+            assert_eq!(said, if there { Status::Final(block) } else { Status::Included(block) }, "{tag}");
+            looks[usize::from(there)] += 1;
+            world.anvil.mine(8).await;
+        }
+        assert!(looks[0] > 0, "`{tag}` waits for nothing");
+    }
 }
 
 #[tokio::test]

@@ -90,6 +90,8 @@ pub struct World {
     pub clock: ManualClock,
     /// Blocks on top of what is there for good.
     pub depth: u64,
+    /// What says so instead, if a test wants that.
+    pub finality: Option<Finality>,
 }
 
 impl World {
@@ -118,7 +120,7 @@ impl World {
         let contract = address_of(&anvil.send(OWNER, None, &code).await);
         let database = MemoryDatabase::with_schema();
         let clock = ManualClock::new(Timestamp(1_700_000_000_000_000));
-        Self { anvil, contract, token, database, clock, depth: DEPTH }
+        Self { anvil, contract, token, database, clock, depth: DEPTH, finality: None }
     }
 
     /// From now on blocks come only when a test makes them.
@@ -164,7 +166,8 @@ impl World {
         committer: Arc<dyn Committer>,
     ) -> Result<Sender, SettlementError> {
         let node = Node::new(&self.anvil.url, timeout).unwrap();
-        let rules = SenderRules { finality: Finality::Depth(self.depth), bump_after: PATIENCE };
+        let finality = self.finality.unwrap_or(Finality::Depth(self.depth));
+        let rules = SenderRules { finality, bump_after: PATIENCE };
         let ports: (Arc<dyn Reader>, Arc<dyn Committer>) = (self.database.clone(), committer);
         Sender::connect(node, signer, ports, Arc::new(self.clock.clone()), rules).await
     }
