@@ -70,9 +70,17 @@ async fn release(market: &Market, daemon: &Daemon, amount: u128) {
     .await;
 }
 
-/// A token that refuses two recipients: in front of the code that it has, which goes to another address, comes a look at whom a
+/// What a token does with a recipient that it does not like.
+enum Dislike {
+    /// Reverts without a word.
+    Refuses,
+    /// Takes more gas first than the contract lets a payment of a batch have.
+    Dawdles,
+}
+
+/// A token that dislikes two recipients: in front of the code that it has, which goes to another address, comes a look at whom a
 /// `transfer` is for.
-async fn poison(market: &Market, refused: [ChainAddress; 2]) {
+async fn poison(market: &Market, refused: [ChainAddress; 2], dislike: Dislike) {
     let (token, behind) = (format!("{:#x}", market.world.token), ChainAddress::repeat_byte(0xcc));
     let anvil = &market.world.anvil;
     let code = anvil.ask("eth_getCode", json!([token, "latest"])).await;
@@ -82,18 +90,27 @@ async fn poison(market: &Market, refused: [ChainAddress; 2]) {
     front.extend(refused[0].as_slice());
     front.extend(hex!("14  60 04 35 73"));
     front.extend(refused[1].as_slice());
-    // If so, jump to the end and revert without a word.
+    // If so, jump to the end.
     front.extend(hex!("14 17 16 60 00 57"));
     let refusal = front.len() - 2;
     // Else what the token did before, with its own storage.
-    front.extend(hex!("5f 5f 36 5f 73"));
+    let before = u8::try_from(front.len()).unwrap();
+    front.extend(hex!("5b 5f 5f 36 5f 73"));
     front.extend(behind.as_slice());
     front.extend(hex!("5a f4 3d 5f 5f 3e 60 00 57 3d 5f fd"));
     let success = front.len() - 5;
     front[success] = u8::try_from(front.len()).unwrap();
     front.extend(hex!("5b 3d 5f f3"));
     front[refusal] = u8::try_from(front.len()).unwrap();
-    front.extend(hex!("5b 5f 5f fd"));
+    match dislike {
+        Dislike::Refuses => front.extend(hex!("5b 5f 5f fd")),
+        Dislike::Dawdles => {
+            // Counts 15,400 down, 26 gas each, and goes on as before.
+            front.extend(hex!("5b 61 3c28 5b 60 01 90 03 80 60"));
+            let again = u8::try_from(front.len() - 7).unwrap();
+            front.extend([again, 0x57, 0x50, 0x60, before, 0x56]);
+        }
+    }
     anvil.ask("anvil_setCode", json!([token, format!("0x{}", hex::encode(front))])).await;
 }
 
@@ -128,7 +145,7 @@ async fn who_cannot_be_paid_is_set_aside_and_the_rest_goes_on() {
     let Some(market) = market(12).await else { return };
     let daemon = market.daemon().await;
     let refused = [3, 8].map(|n: u8| ChainAddress::repeat_byte(n));
-    poison(&market, refused).await;
+    poison(&market, refused, Dislike::Refuses).await;
     release(&market, &daemon, 10).await;
     until(&market, &daemon, "all are paid or set aside", async || ended(&market.payouts().await)).await;
     let payouts = market.payouts().await;
@@ -215,4 +232,27 @@ async fn a_batch_is_halved_while_it_takes_too_much_gas_and_small_sums_wait() {
     assert!((2..12).contains(&batches), "{batches} transactions for twelve");
     let layer = audit(&daemon).await;
     assert_eq!((layer.lag.0, layer.paid.0, layer.solvent), (0, 252, true));
+}
+
+#[tokio::test]
+async fn who_is_left_out_by_three_transactions_is_set_aside_and_paid_when_asked_for_again() {
+    let Some(market) = market(3).await else { return };
+    let daemon = market.daemon().await;
+    poison(&market, [ChainAddress::repeat_byte(2); 2], Dislike::Dawdles).await;
+    release(&market, &daemon, 10).await;
+    until(&market, &daemon, "all are paid or set aside", async || ended(&market.payouts().await)).await;
+    let payouts = market.payouts().await;
+    assert_eq!([&payouts[0].state, &payouts[2].state], [&PayoutState::Paid; 2], "{payouts:?}");
+    let PayoutState::SetAside { reason } = &payouts[1].state else { panic!("{payouts:?}") };
+    assert!(reason.contains("left it out"), "{reason}");
+    // With the others, and twice alone, each time by another transaction.
+    assert_eq!((payouts[1].attempts, market.called("withdrawMany").await), (3, 3));
+
+    mend(&market).await;
+    let account = AccountKey::Consumer(market.consumers[1]);
+    ask_again(&daemon.payouts, &daemon, &market.call(1, "again"), account).await;
+    let paid = async || market.payouts().await.iter().all(|it| it.state == PayoutState::Paid);
+    until(&market, &daemon, "all are paid", paid).await;
+    assert_eq!(market.tokens(&daemon, ChainAddress::repeat_byte(2)).await, 10);
+    assert_eq!(market.called("withdrawMany").await, 4);
 }

@@ -4,7 +4,7 @@
 //! **What is paid once is paid once**, whatever falls over: claims are cumulative, so a batch that is sent twice pays once. Each
 //! payout is marked with its transaction before that is sent; a mark whose transaction never was is taken back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -34,7 +34,7 @@ use crate::{
     error::{Error, Result},
     service::{
         job::{Trigger, TriggerReport},
-        ledger::{accounts::owner_of, payout},
+        ledger::{Owners, accounts::owner_of, payout},
         outbox,
         page::{Listing, PageRequest, list},
         settlement::SettlementDomains,
@@ -165,9 +165,9 @@ impl PayoutService {
         self.look_at_sent(domain, client.as_ref(), layer, &mut report).await?;
         // Owners take by themselves what was set aside.
         let aside = self.of_state(domain, "set_aside").await?;
-        self.refresh(layer, aside, &mut report).await?;
+        self.refresh(domain, layer, aside, &mut report).await?;
         let waiting = self.of_state(domain, "waiting").await?;
-        let waiting = self.refresh(layer, waiting, &mut report).await?;
+        let waiting = self.refresh(domain, layer, waiting, &mut report).await?;
         let (fresh, again): (Vec<Due>, Vec<Due>) =
             self.due(domain, waiting).await?.into_iter().partition(|due| due.found.value.attempts == 0);
         // What a transaction has left out before takes nobody else along.
@@ -191,24 +191,39 @@ impl PayoutService {
         Ok(self.work.reader.list::<Payout>(query).await?.0)
     }
 
+    /// How records name the accounts of payouts, in their order.
+    async fn names(&self, domain: &DomainId, found: &[Found]) -> Result<Vec<ShortHash>> {
+        let accounts: BTreeSet<AccountKey> = found.iter().map(|stored| stored.value.account).collect();
+        let owners = Owners::new(self.work.reader.as_ref(), domain, self.domains.treasury(domain)?);
+        let names = owners.names(&accounts).await?;
+        let name = |stored: &Found| {
+            let account = stored.value.account;
+            let none = || Error::not_found("owner on the chain of account", account);
+            names.get(&account).copied().ok_or_else(none)
+        };
+        found.iter().map(name).collect()
+    }
+
     /// What the layer has paid of each for good.
-    async fn paid(&self, layer: &dyn PayoutClient, found: &[Found]) -> Result<Vec<Amount>> {
-        let mut keys: Vec<ShortHash> = Vec::with_capacity(found.len());
-        for stored in found {
-            keys.push(self.proofs.name(&stored.value.domain, stored.value.account).await?.1);
-        }
-        let paid = layer.paid(&keys).await?;
+    async fn paid(
+        &self,
+        domain: &DomainId,
+        layer: &dyn PayoutClient,
+        found: &[Found],
+    ) -> Result<Vec<Amount>> {
+        let paid = layer.paid(&self.names(domain, found).await?).await?;
         if paid.len() == found.len() { Ok(paid) } else { Err(Error::internal("a payment is missing")) }
     }
 
     /// Looks at payouts of which nothing is on its way. Answers those that are not paid yet.
     async fn refresh(
         &self,
+        domain: &DomainId,
         layer: &dyn PayoutClient,
         found: Vec<Found>,
         report: &mut TriggerReport,
     ) -> Result<Vec<Found>> {
-        let paid = self.paid(layer, &found).await?;
+        let paid = self.paid(domain, layer, &found).await?;
         let mut open = Vec::new();
         for (mut stored, paid) in found.into_iter().zip(paid) {
             report.examined += 1;
@@ -229,10 +244,7 @@ impl PayoutService {
     /// Those of which the last final block says more than was paid, and enough.
     async fn due(&self, domain: &DomainId, waiting: Vec<Found>) -> Result<Vec<Due>> {
         let Some(block) = self.proofs.last(domain, ProofAt::Final).await? else { return Ok(Vec::new()) };
-        let mut keys = Vec::with_capacity(waiting.len());
-        for stored in &waiting {
-            keys.push(self.proofs.name(domain, stored.value.account).await?.1);
-        }
+        let keys = self.names(domain, &waiting).await?;
         let released =
             self.proofs.states.released(&self.proofs.store, domain, block.header.number, &keys).await?;
         let due = |(found, upto): (Found, Option<Amount>)| {
@@ -294,7 +306,7 @@ impl PayoutService {
     /// Marks the payouts of a batch with its transaction, then sends it; answers how many.
     async fn send(&self, domain: &DomainId, layer: &dyn PayoutClient, ready: Ready) -> Result<u64> {
         let Ready { mut dues, batch } = ready;
-        let transaction = format!("payout/{domain}/{}/{}", batch.block, digest(&batch));
+        let transaction = format!("payout/{domain}/{}/{}", batch.block, digest(&dues));
         let mut changes = Changeset::new();
         for due in &mut dues {
             due.found.value.state = PayoutState::Sent { transaction: transaction.clone(), upto: due.upto };
@@ -337,7 +349,7 @@ impl PayoutService {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let paid = self.paid(layer, &found).await?;
+            let paid = self.paid(domain, layer, &found).await?;
             for (stored, paid) in found.into_iter().zip(paid) {
                 self.outcome(stored, paid, &left_out).await?;
                 report.changed += 1;
@@ -423,11 +435,12 @@ fn pieces(mut dues: Vec<Due>, most: usize) -> Vec<Vec<Due>> {
     pieces
 }
 
-/// Names what a batch pays: the same claims of the same block are the same transaction.
-fn digest(batch: &PayoutBatch) -> String {
+/// Names one try to pay these. The version that each payout had makes it another one than the try before, which may have paid
+/// nobody.
+fn digest(dues: &[Due]) -> String {
     let mut hasher = Sha256::new();
-    for ((account, _), leaf) in batch.accounts.iter().zip(&batch.proof.leaves) {
-        hasher.update(format!("{account} {}\n", leaf.withdrawable));
+    for Due { found, upto } in dues {
+        hasher.update(format!("{} {upto} {}\n", found.value.account, found.version));
     }
     hex::encode(hasher.finalize())
 }
