@@ -12,7 +12,7 @@ use std::{
 use alloy::{
     primitives::{Address, Bytes, U256},
     signers::local::PrivateKeySigner,
-    sol_types::{SolCall as _, SolEvent as _, SolValue as _},
+    sol_types::{SolCall as _, SolConstructor as _, SolEvent as _},
 };
 use serde_json::{Value, json};
 
@@ -45,16 +45,12 @@ const OWNERS: usize = 12;
 mod bindings {
     #![allow(missing_docs, reason = "the macro writes it")]
     alloy::sol! {
-        struct Rules {
-            bytes32 domain; address token; uint128 minBond; uint32 challengeWindow; uint32 exitDelay; uint32 bondDelay;
-            uint32 depositDelay; uint32 blobAge;
-        }
         function mint(address to, uint256 amount) external;
         function approve(address spender, uint256 amount) external;
         function balanceOf(address who) external view returns (uint256);
     }
 }
-use bindings::{Rules, approveCall, balanceOfCall, mintCall};
+use bindings::{approveCall, balanceOfCall, mintCall};
 
 /// What the operator's transactions took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -168,7 +164,7 @@ impl DevChain {
         let ether = json!([self.operator, "0x21e19e0c9bab2400000"]);
         self.ask("anvil_setBalance", ether).await?;
         self.token = self.create(deployer, bytecode(TOKEN)?).await?;
-        let rules = Rules {
+        let rules = Settlement::Rules {
             domain: domain_hash(&DomainId(DOMAIN.to_owned())).0.into(),
             token: self.token,
             minBond: 1,
@@ -178,9 +174,15 @@ impl DevChain {
             depositDelay: 3_600,
             blobAge: 3_600,
         };
-        let arguments =
-            (rules, deployer, self.operator, vec![oracle.address()], U256::ONE).abi_encode_params();
-        self.contract = self.create(deployer, [bytecode(SETTLEMENT)?, arguments].concat()).await?;
+        let arguments = Settlement::constructorCall {
+            rules,
+            owner: deployer,
+            operator: self.operator,
+            oracles: vec![oracle.address()],
+            threshold: U256::ONE,
+        };
+        let code = [bytecode(SETTLEMENT)?, arguments.abi_encode()].concat();
+        self.contract = self.create(deployer, code).await?;
         // The operator's bond. Anvil lets anybody act for the operator, whose key is in a file, for as long as it is asked to.
         let bond: u128 = 1_000;
         self.send(

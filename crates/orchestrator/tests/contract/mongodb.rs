@@ -204,6 +204,34 @@ async fn a_claim_finds_what_it_took_when_the_answer_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_goes_on_without_what_an_open_transaction_holds() {
+    let (settings, _drops) = settings();
+    let db = connect(&settings).await;
+    for id in ["a", "b", "c", "d"] {
+        put(&db, id, json!({"due": 1})).await;
+    }
+    let ids = |taken: Vec<orchestrator::core::client::database::Document>| -> Vec<String> {
+        taken.into_iter().map(|document| document.id).collect()
+    };
+    // What a process leaves that is killed in the middle of a changeset.
+    let client = Client::with_uri_str(&settings.url).await.unwrap();
+    let mut session = client.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let jobs = client.database(&settings.name).collection::<Document>(JOBS.0);
+    let change = doc! { "$inc": { "v": 1_i64 } };
+    jobs.update_one(doc! { "_id": "b" }, change).session(&mut session).await.unwrap();
+
+    assert_eq!(ids(db.claim(claim(2)).await.unwrap()), ["a", "c"]);
+    assert_eq!(ids(db.claim(claim(2)).await.unwrap()), ["d"]);
+    assert_eq!(ids(db.claim(claim(2)).await.unwrap()), [""; 0]);
+    session.commit_transaction().await.unwrap();
+    let freed = crate::daemon::harness::wait_for("what the transaction held", || async {
+        Some(db.claim(claim(2)).await.unwrap()).filter(|taken| !taken.is_empty())
+    });
+    assert_eq!(ids(freed.await), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_share_a_backlog_take_each_document_once() {
     let (settings, _drops) = settings();
     let clients = join_all((0..3).map(|_| connect(&settings))).await;

@@ -20,7 +20,7 @@ use orchestrator::{
         },
     },
     service::{
-        ledger::accounts::LayerAudit,
+        ledger::audit::LayerAudit,
         proof::{PayoutService, ProofAt, ProvedAccounts},
         work::{Call, Draft},
     },

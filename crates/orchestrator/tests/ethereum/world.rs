@@ -9,7 +9,7 @@ use alloy::{
     hex,
     primitives::{Address, Bytes, U256},
     signers::local::PrivateKeySigner,
-    sol_types::{SolCall as _, SolValue as _},
+    sol_types::{SolCall as _, SolConstructor as _},
 };
 use async_trait::async_trait;
 use orchestrator::{
@@ -62,10 +62,6 @@ pub fn domain() -> DomainId {
 }
 
 alloy::sol! {
-    struct Rules {
-        bytes32 domain; address token; uint128 minBond; uint32 challengeWindow; uint32 exitDelay; uint32 bondDelay;
-        uint32 depositDelay; uint32 blobAge;
-    }
     function mint(address to, uint256 amount) external;
     function approve(address spender, uint256 amount) external;
     function setOperator(address next) external;
@@ -103,7 +99,7 @@ impl World {
     /// Another contract, with a token and a database of its own, on a chain that runs.
     pub async fn on(anvil: Arc<Anvil>) -> Self {
         let token = address_of(&anvil.send(OWNER, None, &bytecode("Token")).await);
-        let rules = Rules {
+        let rules = Settlement::Rules {
             domain: domain_hash(&domain()).0.into(),
             token,
             minBond: 1,
@@ -115,8 +111,9 @@ impl World {
         };
         let [owner, operator, oracle]: [Address; 3] =
             [OWNER, OPERATOR, ORACLE].map(|who| who.parse().unwrap());
-        let arguments = (rules, owner, operator, vec![oracle], U256::ONE).abi_encode_params();
-        let code = [bytecode("Settlement"), arguments].concat();
+        let oracles = vec![oracle];
+        let arguments = Settlement::constructorCall { rules, owner, operator, oracles, threshold: U256::ONE };
+        let code = [bytecode("Settlement"), arguments.abi_encode()].concat();
         let contract = address_of(&anvil.send(OWNER, None, &code).await);
         let database = MemoryDatabase::with_schema();
         let clock = ManualClock::new(Timestamp(1_700_000_000_000_000));

@@ -3,10 +3,14 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use orchestrator::core::{
-    client::database::{Changeset, Committer, DatabaseError, ReaderExt},
+    client::{
+        database::{Changeset, Committer, DatabaseError, ReaderExt},
+        schema,
+    },
     job::{JobKind, JobState},
     market::quantity::Micros,
 };
+use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::harness::{Act, World, bump, make_counter, scripted, turn};
@@ -60,6 +64,33 @@ async fn transient_failures_spend_the_attempts_then_it_fails_with_letter_alert_a
     assert_eq!((log.calls(id, "process"), log.calls(id, "on_failed")), (3, 1));
     assert_eq!(world.dead_letters().await, [id.to_string()]);
     assert_eq!((world.alerts().await, world.counter("refund").await), (1, 1));
+}
+
+#[tokio::test]
+async fn what_somebody_else_made_first_is_looked_at_again_and_no_attempt_is_spent() {
+    let world = World::new(2);
+    make_counter(&world.db, "account").await;
+    let make = || {
+        let mut changes = Changeset::new();
+        changes.insert_json(schema::META, "account".to_owned(), &json!({ "count": 1 }));
+        changes
+    };
+    let handler = scripted(KIND, move |job, call| match (job.subject.as_str(), call) {
+        ("stubborn", _) | (_, 1) => Act::Write(make()),
+        _ => Act::Write(bump("account")),
+    });
+    let log = handler.log.clone();
+    let engine = world.engine(vec![handler]);
+    let looks = world.enqueue(world.new_job(KIND, "looks", "1")).await;
+    let stubborn = world.enqueue(world.new_job(KIND, "stubborn", "2")).await;
+    world.settle(&[&engine]).await;
+    let job = world.job(looks).await;
+    assert_eq!((job.state, job.attempts, job.failures.len()), (JobState::Completed, 1, 0));
+    assert_eq!((log.calls(looks, "process"), world.counter("account").await), (2, 1));
+    // One that never learns ends nevertheless.
+    let job = world.job(stubborn).await;
+    assert_eq!((job.state, job.attempts, job.failures.len()), (JobState::Failed, 3, 3));
+    assert!(job.failures[0].error.contains("already exists"), "{:?}", job.failures);
 }
 
 #[tokio::test]

@@ -197,7 +197,12 @@ impl Attempt<'_> {
             match self.commit_end(end, &job, &next, changes).await {
                 Ok(()) => return Ok(end.as_str()),
                 Err(error) if is_lost(&error, &job) => return Ok("lost"),
-                Err(DatabaseError::Conflict { .. }) if reruns < MAX_RERUNS => reruns += 1,
+                // What the handler had read has changed, or what it had not found is there now, such as an account.
+                Err(DatabaseError::Conflict { .. } | DatabaseError::AlreadyExists { .. })
+                    if reruns < MAX_RERUNS =>
+                {
+                    reruns += 1;
+                }
                 Err(error) => return Box::pin(self.end_refused(job, Error::from(error))).await,
             }
         }

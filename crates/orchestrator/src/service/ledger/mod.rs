@@ -3,6 +3,7 @@
 //! for the next block into the changeset.
 
 pub mod accounts;
+pub mod audit;
 pub mod charge;
 pub mod deposits;
 pub mod dispute;

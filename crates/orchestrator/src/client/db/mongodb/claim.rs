@@ -7,16 +7,21 @@
 //! and the batch begins at a random place among them; the more so the oftener it misses, and again in strict order once
 //! nothing misses any more.
 //!
+//! **A document that an open transaction holds** makes a statement wait, and all behind it. The transaction may be that of a
+//! process that was killed or stopped, which the server ends after a minute only. So a claim has little patience: what it
+//! waited for in vain is left alone for a while, and what comes behind it is claimed without it.
+//!
 //! **When the answer is lost**, the documents that carry the claim's id are ours. A claim that the server carries out
 //! after we stopped asking leaves documents that nobody works on; that is what a worker leaves that dies right after its
 //! claim, and leases and visibility cover it.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use ::mongodb::{
@@ -28,8 +33,8 @@ use parking_lot::Mutex;
 
 use super::{
     Running, Table, commit,
-    encode::{self, CLAIM, EXPIRES},
-    fault::fault,
+    encode::{self, CLAIM, EXPIRES, VERSION},
+    fault::{self, fault},
     filter, statement,
     transaction::{self, Stop, Work},
 };
@@ -49,6 +54,15 @@ const SPARE: usize = 1_000;
 /// The most doublings of the part of the order from which a batch is taken.
 const SPREAD: u32 = 5;
 
+/// How long a command may take: this, and so much for each of its statements.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(10));
+/// How much longer its answer is waited for, from servers that look at the clock too seldom.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long what was waited for in vain is left alone.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
+/// Commands of one claim that may wait in vain.
+const IN_VAIN: u32 = 3;
+
 /// What is known of the claims on a collection.
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
@@ -58,6 +72,8 @@ pub(super) struct Rivals {
     taking: Mutex<HashSet<String>>,
     /// Grows when statements miss, shrinks when none do.
     elsewhere: AtomicU32,
+    /// What was waited for in vain, and until when it is left alone.
+    held: Mutex<HashMap<String, Instant>>,
 }
 
 /// A claim's share in [`Rivals`]; gives back what it holds when it is dropped.
@@ -119,6 +135,18 @@ impl Rivals {
     fn learn(&self, missed: bool) {
         let step = |heat: u32| Some(if missed { (heat + 1).min(SPREAD) } else { heat.saturating_sub(1) });
         let _ = self.elsewhere.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+    }
+
+    /// What is left alone for now.
+    fn held(&self) -> HashSet<String> {
+        let mut held = self.held.lock();
+        let now = Instant::now();
+        held.retain(|_, until| *until > now);
+        held.keys().cloned().collect()
+    }
+
+    fn leave_alone(&self, id: String) {
+        self.held.lock().insert(id, Instant::now() + LEFT_ALONE);
     }
 
     /// How many candidates to read beyond those wanted.
@@ -184,13 +212,16 @@ pub(super) async fn claim(running: &Running, table: &Arc<Table>, claim: Claim) -
     }
     let mut taken: BTreeMap<Position, Document> = BTreeMap::new();
     let mut share = Share::new(&table.rivals);
+    let mut in_vain = 0;
     for _ in 0..ROUNDS {
         let want = claim.limit - taken.len();
+        let held = table.rivals.held();
         // Those that were taken may still match.
-        let candidates = candidates(table, &claim, want + taken.len() + table.rivals.spare(want)).await?;
+        let enough = want + taken.len() + held.len() + table.rivals.spare(want);
+        let candidates = candidates(table, &claim, enough).await?;
         let ours: HashSet<&str> = taken.values().map(|document| document.id.as_str()).collect();
         let mut fresh = candidates;
-        fresh.retain(|document| !ours.contains(document.id.as_str()));
+        fresh.retain(|document| !ours.contains(document.id.as_str()) && !held.contains(&document.id));
         if taken.is_empty() {
             refuse_unchangeable(&claim, fresh.iter().take(want))?;
         }
@@ -204,12 +235,19 @@ pub(super) async fn claim(running: &Running, table: &Arc<Table>, claim: Claim) -
         let id = ObjectId::new();
         let changes: Vec<Change> =
             picked.iter().map(|before| Change::new(table, &claim, id, before)).collect::<Result<_>>()?;
-        let mine = take(running, table, id, changes).await?;
+        let Taken { mine, held } = take(running, table, id, changes).await?;
         share.release();
         let missed = mine.len() < asked;
         taken.extend(mine);
-        table.rivals.learn(missed);
-        if taken.len() >= claim.limit || (!missed && !more) {
+        match held {
+            Some(id) => {
+                tracing::warn!(collection = %table.spec.collection, id, "a claim goes on without what a transaction holds");
+                table.rivals.leave_alone(id);
+                in_vain += 1;
+            }
+            None => table.rivals.learn(missed),
+        }
+        if taken.len() >= claim.limit || (!missed && !more) || in_vain >= IN_VAIN {
             break;
         }
     }
@@ -236,23 +274,28 @@ fn command(table: &Table, changes: &[Change], ordered: bool) -> BsonDocument {
     doc! { "update": table.spec.collection.0, "updates": statements, "ordered": ordered }
 }
 
-/// Carries the changes out; those that met their document, by its place in the order.
-async fn take(
-    running: &Running,
-    table: &Table,
-    id: ObjectId,
-    changes: Vec<Change>,
-) -> Result<Vec<(Position, Document)>> {
-    let mut mine = Vec::with_capacity(changes.len());
+/// What came of the commands of a claim.
+#[derive(Default)]
+struct Taken {
+    /// Those that met their document, by its place in the order.
+    mine: Vec<(Position, Document)>,
+    /// What the last command waited for in vain; commands behind it were not sent.
+    held: Option<String>,
+}
+
+/// Carries the changes out.
+async fn take(running: &Running, table: &Table, id: ObjectId, changes: Vec<Change>) -> Result<Taken> {
+    let mut taken = Taken { mine: Vec::with_capacity(changes.len()), held: None };
     let mut changes = changes;
-    while !changes.is_empty() {
+    while !changes.is_empty() && taken.held.is_none() {
         let rest = changes.split_off(batch(&changes));
-        let ids = take_batch(running, table, id, &changes).await?;
+        let Met { ids, held } = take_batch(running, table, id, &changes).await?;
         let met = |change: &Change| ids.as_ref().is_none_or(|ids| ids.contains(&change.after.id));
-        mine.extend(changes.into_iter().filter(met).map(|change| (change.position, change.after)));
+        taken.mine.extend(changes.into_iter().filter(met).map(|change| (change.position, change.after)));
+        taken.held = held;
         changes = rest;
     }
-    Ok(mine)
+    Ok(taken)
 }
 
 /// How many changes fit into one command.
@@ -265,43 +308,76 @@ fn batch(changes: &[Change]) -> usize {
     changes.iter().take(commit::BATCH.0).take_while(fits).count().max(1)
 }
 
-/// Carries one command out. The ids of the documents that are ours now; `None` when all are.
-async fn take_batch(
-    running: &Running,
-    table: &Table,
-    id: ObjectId,
-    changes: &[Change],
-) -> Result<Option<HashSet<String>>> {
+/// What one command came to.
+struct Met {
+    /// The documents that are ours now; `None` when all are.
+    ids: Option<HashSet<String>>,
+    /// What it waited for in vain.
+    held: Option<String>,
+}
+
+/// Carries one command out.
+async fn take_batch(running: &Running, table: &Table, id: ObjectId, changes: &[Change]) -> Result<Met> {
+    let statements = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+    let patience = PATIENCE.0.saturating_add(PATIENCE.1.saturating_mul(statements)).min(running.timeout);
     let mut command = command(table, changes, false);
     command.insert("writeConcern", doc! { "w": "majority", "j": true });
-    command.insert("maxTimeMS", i64::try_from(running.timeout.as_millis()).unwrap_or(i64::MAX));
-    let reply = running.database.run_command(command).await;
-    if let Ok(reply) = &reply {
+    command.insert("maxTimeMS", i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+    let reply = tokio::time::timeout(patience + GRACE, running.database.run_command(command)).await;
+    if let Ok(Ok(reply)) = &reply {
         let good = !reply.contains_key("writeConcernError") && !reply.contains_key("writeErrors");
         if good && commit::number(reply, "n") == i64::try_from(changes.len()).unwrap_or(i64::MAX) {
-            return Ok(None);
+            return Ok(Met { ids: None, held: None });
         }
         if good && commit::number(reply, "n") == 0 {
-            return Ok(Some(HashSet::new()));
+            return Ok(Met { ids: Some(HashSet::new()), held: None });
         }
     }
     // Some missed, or nobody knows: what a majority has under the claim's id is ours.
-    let wanted: Vec<&str> = changes.iter().map(|change| change.after.id.as_str()).collect();
-    let find =
-        table.documents.find(doc! { "_id": { "$in": wanted }, CLAIM: id }).projection(doc! { "_id": 1 });
-    let mut cursor = find.max_time(table.timeout).await.map_err(fault)?;
-    let mut ids = HashSet::new();
-    while cursor.advance().await.map_err(fault)? {
-        ids.extend(cursor.current().get_str("_id").ok().map(str::to_owned));
+    let (ids, unchanged) = look(table, id, changes).await?;
+    let too_long = match &reply {
+        Err(_) => true,
+        Ok(Err(error)) => fault::code(error).is_some_and(fault::took_too_long),
+        Ok(Ok(reply)) => {
+            commit::first_error(reply).is_some_and(|(_, error)| fault::took_too_long(error.code))
+        }
+    };
+    if too_long {
+        // Statements are carried out one after the other. When nothing is as it was, others were faster everywhere.
+        return Ok(Met { ids: Some(ids), held: unchanged });
     }
     match reply {
-        Err(error) if ids.is_empty() => Err(fault(error)),
-        Ok(reply) if ids.is_empty() => match commit::first_error(&reply) {
-            Some((_, error)) => Err(super::fault::statement_fault(error.code, &error.message)),
-            None => Ok(Some(ids)),
+        Ok(Err(error)) if ids.is_empty() => Err(fault(error)),
+        Ok(Ok(reply)) if ids.is_empty() => match commit::first_error(&reply) {
+            Some((_, error)) => Err(fault::statement_fault(error.code, &error.message)),
+            None => Ok(Met { ids: Some(ids), held: None }),
         },
-        _ => Ok(Some(ids)),
+        _ => Ok(Met { ids: Some(ids), held: None }),
     }
+}
+
+/// Which documents carry the claim's id, and the first one that is still as it was read.
+async fn look(table: &Table, id: ObjectId, changes: &[Change]) -> Result<(HashSet<String>, Option<String>)> {
+    let wanted: Vec<&str> = changes.iter().map(|change| change.after.id.as_str()).collect();
+    let find = table.documents.find(doc! { "_id": { "$in": wanted } });
+    let find = find.projection(doc! { "_id": 1, VERSION: 1, CLAIM: 1 });
+    let mut cursor = find.max_time(table.timeout).await.map_err(fault)?;
+    let (mut ids, mut versions) = (HashSet::new(), HashMap::new());
+    while cursor.advance().await.map_err(fault)? {
+        let found = cursor.deserialize_current().map_err(fault)?;
+        let Ok(name) = found.get_str("_id") else { continue };
+        if found.get_object_id(CLAIM).is_ok_and(|claim| claim == id) {
+            ids.insert(name.to_owned());
+        } else {
+            versions.insert(name.to_owned(), commit::number(&found, VERSION));
+        }
+    }
+    let as_it_was = |change: &&Change| {
+        let version = versions.get(&change.after.id);
+        version.is_some_and(|&version| u64::try_from(version).is_ok_and(|it| it + 1 == change.after.version))
+    };
+    let unchanged = changes.iter().find(as_it_was).map(|change| change.after.id.clone());
+    Ok((ids, unchanged))
 }
 
 /// Whether the claim changes a field of a unique index, and so may be refused half-way.

@@ -57,6 +57,12 @@ pub(super) const DUPLICATE_KEY: i32 = 11_000;
 /// The code of a write that met another one that is under way.
 pub(super) const WRITE_CONFLICT: i32 = 112;
 
+/// Whether a code means that the server gave up after the time that it was given.
+pub(super) fn took_too_long(code: i32) -> bool {
+    // MaxTimeMSExpired, LockTimeout, ExceededTimeLimit.
+    matches!(code, 50 | 24 | 262)
+}
+
 /// What the server says of the unique index that objected, if that is what happened.
 pub(super) fn duplicate(error: &Error) -> Option<&str> {
     match &*error.kind {

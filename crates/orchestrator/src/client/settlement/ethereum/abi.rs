@@ -14,6 +14,10 @@ mod bindings {
     alloy::sol! {
         #[derive(Debug, PartialEq, Eq)]
         interface Settlement {
+        struct Rules {
+            bytes32 domain; address token; uint128 minBond; uint32 challengeWindow; uint32 exitDelay; uint32 bondDelay;
+            uint32 depositDelay; uint32 blobAge;
+        }
         struct Block {
             bytes32 hash; bytes32 stateRoot; bytes32 blobsRoot; uint128 total; uint64 lastDeposit; uint32 nextMarket;
             uint32 registeredAt;
@@ -36,6 +40,8 @@ mod bindings {
         }
         struct StateParts { bytes32 market; uint32 nextIndex; uint128 total; }
         struct Claim { address owner; uint32 index; uint128 balance; uint128 withdrawable; string name; }
+
+        constructor(Rules rules, address owner, address operator, address[] oracles, uint256 threshold);
 
         function publish(uint64 number, uint32 part) external;
         function register(

@@ -19,7 +19,8 @@ use crate::{
         },
     },
     service::ledger::{
-        accounts::{AccountView as Known, DepositReceipt, LedgerAudit},
+        accounts::{AccountView as Known, DepositReceipt},
+        audit::LedgerAudit,
         dispute::{Decision, OpenDispute},
         funding::{Funding, PayingIn},
     },

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::common::{Money, Time};
 use crate::{
     core::market::payout::{Payout, PayoutState},
-    service::ledger::accounts::LayerAudit,
+    service::ledger::audit::LayerAudit,
 };
 
 /// What an account has released, on its way to the owner.
