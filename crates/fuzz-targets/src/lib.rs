@@ -14,6 +14,7 @@
 
 mod answer;
 mod api;
+mod bundle;
 mod changeset;
 mod config;
 mod document;
@@ -35,6 +36,7 @@ mod storage;
 
 pub use answer::answer;
 pub use api::api;
+pub use bundle::bundle;
 pub use changeset::changeset;
 pub use config::config;
 pub use document::document;
@@ -71,6 +73,7 @@ macro_rules! targets {
 targets! {
     answer: 4096 bytes, 3000 inputs;
     api: 4096 bytes, 1500 inputs;
+    bundle: 8192 bytes, 1500 inputs;
     changeset: 1024 bytes, 1000 inputs;
     config: 4096 bytes, 300 inputs;
     document: 8192 bytes, 4000 inputs;

@@ -18,7 +18,7 @@ use orchestrator::{
 use orchestrator_provider::wire;
 use serde::Serialize;
 
-use crate::{evidence, mutate::Chance, proof, seal};
+use crate::{bundle, evidence, mutate::Chance, proof, seal};
 
 /// A seed: its target, its name, its bytes.
 pub type Seed = (&'static str, String, Vec<u8>);
@@ -30,6 +30,7 @@ pub fn all() -> Vec<Seed> {
     for (target, inputs) in [
         ("answer", answers()),
         ("api", requests::api()),
+        ("bundle", bundles()),
         ("changeset", chance(1_024)),
         ("config", configurations()),
         ("evidence", reports()),
@@ -166,6 +167,16 @@ fn reports() -> Vec<Vec<u8>> {
         statement(r#"{"type":"integrity","checked":5,"damaged":2}"#),
         statement(r#"{"type":"price","per_gib_month":"20000000"}"#),
     ]
+}
+
+/// The genuine one, one judged by rules of its own, and one of a verdict on which no money rests.
+fn bundles() -> Vec<Vec<u8>> {
+    let genuine = bundle::genuine();
+    let mut lenient = genuine.clone();
+    lenient.file.rules.path_min_providers = 9;
+    let mut bare = genuine.clone();
+    bare.allocation = None;
+    [genuine, &lenient, &bare].map(json).to_vec()
 }
 
 fn proofs() -> Vec<Vec<u8>> {

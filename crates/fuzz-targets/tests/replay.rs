@@ -56,7 +56,7 @@ macro_rules! replays {
     };
 }
 
-replays!(answer api changeset config document evidence proof proof_mutated provider_admin provider_s3 queue records scalar seal);
+replays!(answer api bundle changeset config document evidence proof proof_mutated provider_admin provider_s3 queue records scalar seal);
 
 #[test]
 fn every_target_is_tested_and_has_a_program_for_the_fuzzer() {

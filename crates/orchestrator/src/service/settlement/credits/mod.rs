@@ -84,11 +84,11 @@ impl CreditReport {
 
 /// The check of one chain: takes down its blocks, then looks at the evidence.
 #[derive(Default)]
-pub(super) struct Credits(Book);
+pub struct Credits(Book);
 
 impl Credits {
     /// Takes down a block that was executed and found right.
-    pub(super) fn block(&mut self, number: u64, format: BlockFormat, records: &[Record]) {
+    pub fn block(&mut self, number: u64, format: BlockFormat, records: &[Record]) {
         self.0.block(number, format, records);
     }
 
@@ -96,7 +96,7 @@ impl Credits {
     ///
     /// # Errors
     /// [`ErrorCode::Unavailable`] when the source does not answer.
-    pub(super) async fn check(self, domain: &DomainId, source: &dyn EvidenceSource) -> Result<CreditReport> {
+    pub async fn check(self, domain: &DomainId, source: &dyn EvidenceSource) -> Result<CreditReport> {
         let Self(book) = self;
         let mut report = CreditReport { verdicts: book.claims.len() as u64, ..CreditReport::default() };
         let mut periods = Vec::new();
