@@ -76,7 +76,7 @@ impl AccountService {
     /// difference that money on the move explains.
     ///
     /// # Errors
-    /// [`ErrorCode::Forbidden`] unless an operator calls; database errors.
+    /// [`crate::error::ErrorCode::Forbidden`] unless an operator calls; database errors.
     pub async fn audit(&self, call: &Call, domain: &DomainId) -> Result<LedgerAudit> {
         call.operators_only("audit the whole ledger")?;
         let mut audit = self.add_up(domain).await?;
