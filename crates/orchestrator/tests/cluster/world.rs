@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use serde_json::json;
@@ -56,6 +57,39 @@ impl Drop for Provider {
     }
 }
 
+/// The server that stands in for MongoDB ends what a killed process had begun only when somebody begins a transaction; MongoDB
+/// does it by itself. So somebody does, again and again, and changes nothing.
+struct Reaper(tokio::task::JoinHandle<()>);
+
+impl Reaper {
+    fn at(port: u16) -> Self {
+        Self(tokio::spawn(async move {
+            let url =
+                format!("mongodb://127.0.0.1:{port}/?directConnection=true&serverSelectionTimeoutMS=1000");
+            let client = mongodb::Client::with_uri_str(url).await.unwrap();
+            loop {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                // The server is killed now and then.
+                let _ = look(&client).await;
+            }
+        }))
+    }
+}
+
+async fn look(client: &mongodb::Client) -> mongodb::error::Result<()> {
+    let mut session = client.start_session().await?;
+    session.start_transaction().await?;
+    let nothing = client.database("reaper").collection::<mongodb::bson::Document>("nothing");
+    nothing.find_one(mongodb::bson::doc! {}).session(&mut session).await?;
+    session.abort_transaction().await
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// How a cluster is made.
 pub struct Shape {
     /// The way to everything at AWS.
@@ -85,6 +119,7 @@ pub struct Cluster {
     pub provider: Api,
     _front: Proxy,
     _provider: Provider,
+    _reaper: Reaper,
     _shared: tempfile::TempDir,
 }
 
@@ -137,8 +172,8 @@ impl Cluster {
         let (own, admin, token) = provider().await;
         let provider = Api::new(&admin, &token);
         register(&operator, &admin, &token).await;
-        let (_front, _provider, _shared) = (front, own, shared);
-        Self { prefix, mongodb, redis, replicas, operator, provider, _front, _provider, _shared }
+        let (_front, _provider, _reaper, _shared) = (front, own, Reaper::at(mongodb.port), shared);
+        Self { prefix, mongodb, redis, replicas, operator, provider, _front, _provider, _reaper, _shared }
     }
 
     /// Stops every replica in order.

@@ -236,6 +236,7 @@ impl Consumer {
         let key = self.fresh_key();
         let path = format!("/allocations/{id}/credentials");
         let issued = self.post(self.api.clone(), &path, &json!({}), &key).await;
+        self.until_it_opens(&text(&issued["credential"], "id")).await;
         let store = Store::new(&self.api.http, &active["routing"], &issued);
         if let Some(last) = self.bought.last_mut() {
             last.store = Some(store);
@@ -252,6 +253,18 @@ impl Consumer {
             (found["state"] == "active").then_some(found)
         })
         .await
+    }
+
+    /// An answer does not wait for ever for the provider to take a key.
+    async fn until_it_opens(&self, credential: &str) {
+        let path = format!("/credentials/{credential}");
+        wait_for(&format!("{credential} to become active"), || async {
+            let (status, found) = stubborn(&self.api, Method::GET, &path, None, None).await;
+            assert_eq!(status, 200, "{found}");
+            assert_ne!(found["state"], "revoked", "{found}");
+            (found["state"] == "active").then_some(())
+        })
+        .await;
     }
 
     /// Stores an object in one of the open allocations.

@@ -45,7 +45,8 @@ async fn list_credentials(
 }
 
 /// Issues a credential. The secret is shown this once; a replay of the same idempotency key within ten minutes repeats
-/// it.
+/// it. While its state is `pending`, because the provider has not taken it within five seconds, the key does not work yet:
+/// `GET /credentials/{id}` tells when it does.
 #[utoipa::path(post, path = "/allocations/{id}/credentials", tag = "credentials",
     params(("id" = String, Path, description = "Allocation id")),
     request_body = Issue, responses((status = 201, body = IssuedView)))]
