@@ -8,8 +8,9 @@
 //! nothing misses any more.
 //!
 //! **A document that an open transaction holds** makes a statement wait, and all behind it. The transaction may be that of a
-//! process that was killed or stopped, which the server ends after a minute only. So a claim has little patience: what it
-//! waited for in vain is left alone for a while, and what comes behind it is claimed without it.
+//! process that was killed or stopped, which the server ends after a minute only. So the server is told to wait for seconds
+//! only: what it waited for in vain is left alone for a while, and what comes behind it is claimed without it. It is always
+//! the server that ends the wait: who hangs up does not know what is still carried out.
 //!
 //! **When the answer is lost**, the documents that carry the claim's id are ours. A claim that the server carries out
 //! after we stopped asking leaves documents that nobody works on; that is what a worker leaves that dies right after its
@@ -54,10 +55,8 @@ const SPARE: usize = 1_000;
 /// The most doublings of the part of the order from which a batch is taken.
 const SPREAD: u32 = 5;
 
-/// How long a command may take: this, and so much for each of its statements.
+/// How long the server may take for a command: this, and so much for each of its statements.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(10));
-/// How much longer its answer is waited for, from servers that look at the clock too seldom.
-const GRACE: Duration = Duration::from_secs(1);
 /// How long what was waited for in vain is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 /// Commands of one claim that may wait in vain.
@@ -323,8 +322,8 @@ async fn take_batch(running: &Running, table: &Table, id: ObjectId, changes: &[C
     let mut command = command(table, changes, false);
     command.insert("writeConcern", doc! { "w": "majority", "j": true });
     command.insert("maxTimeMS", i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
-    let reply = tokio::time::timeout(patience + GRACE, running.database.run_command(command)).await;
-    if let Ok(Ok(reply)) = &reply {
+    let reply = running.database.run_command(command).await;
+    if let Ok(reply) = &reply {
         let good = !reply.contains_key("writeConcernError") && !reply.contains_key("writeErrors");
         if good && commit::number(reply, "n") == i64::try_from(changes.len()).unwrap_or(i64::MAX) {
             return Ok(Met { ids: None, held: None });
@@ -336,19 +335,16 @@ async fn take_batch(running: &Running, table: &Table, id: ObjectId, changes: &[C
     // Some missed, or nobody knows: what a majority has under the claim's id is ours.
     let (ids, unchanged) = look(table, id, changes).await?;
     let too_long = match &reply {
-        Err(_) => true,
-        Ok(Err(error)) => fault::code(error).is_some_and(fault::took_too_long),
-        Ok(Ok(reply)) => {
-            commit::first_error(reply).is_some_and(|(_, error)| fault::took_too_long(error.code))
-        }
+        Err(error) => fault::code(error).is_some_and(fault::took_too_long),
+        Ok(reply) => commit::first_error(reply).is_some_and(|(_, error)| fault::took_too_long(error.code)),
     };
     if too_long {
         // Statements are carried out one after the other. When nothing is as it was, others were faster everywhere.
         return Ok(Met { ids: Some(ids), held: unchanged });
     }
     match reply {
-        Ok(Err(error)) if ids.is_empty() => Err(fault(error)),
-        Ok(Ok(reply)) if ids.is_empty() => match commit::first_error(&reply) {
+        Err(error) if ids.is_empty() => Err(fault(error)),
+        Ok(reply) if ids.is_empty() => match commit::first_error(&reply) {
             Some((_, error)) => Err(fault::statement_fault(error.code, &error.message)),
             None => Ok(Met { ids: Some(ids), held: None }),
         },
