@@ -1,7 +1,11 @@
 //! What MongoDB alone can get wrong: lost answers, transactions that meet, indexes that somebody changed, servers that are
 //! not what they should be. Also the databases of the suites: each test has its own on one server, and drops it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ::mongodb::{
     Client, Database,
@@ -215,20 +219,25 @@ async fn a_claim_goes_on_without_what_the_server_waited_for_in_vain() {
     let ids = |taken: Vec<orchestrator::core::client::database::Document>| -> Vec<String> {
         taken.into_iter().map(|document| document.id).collect()
     };
+    // What the claim leaves alone, it leaves alone for so long; a machine that stood still may be past that.
+    let past = |begun: Instant| begun.elapsed() >= Duration::from_secs(5);
+    let begun = Instant::now();
     fail(&settings, 1, doc! { "failCommands": ["update"], "errorCode": 50 }).await;
     assert_eq!(ids(db.claim(claim(2)).await.unwrap()), ["b", "c"]);
-    assert_eq!(ids(db.claim(claim(2)).await.unwrap()), [""; 0]);
     let later = crate::daemon::harness::wait_for("what was left alone", || async {
         Some(db.claim(claim(2)).await.unwrap()).filter(|taken| !taken.is_empty())
     });
     assert_eq!(ids(later.await), ["a"]);
+    assert!(past(begun), "it was not left alone");
     // A server that says so again and again is not asked for ever.
     for id in ["d", "e", "f", "g"] {
         put(&db, id, json!({"due": 1})).await;
     }
+    let begun = Instant::now();
     fail(&settings, 3, doc! { "failCommands": ["update"], "errorCode": 50 }).await;
     assert_eq!(ids(db.claim(claim(1)).await.unwrap()), [""; 0]);
-    assert_eq!(ids(db.claim(claim(1)).await.unwrap()), ["g"]);
+    let next = ids(db.claim(claim(1)).await.unwrap());
+    assert!(next == ["g"] || past(begun), "{next:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

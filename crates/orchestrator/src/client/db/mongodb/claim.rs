@@ -274,7 +274,6 @@ fn command(table: &Table, changes: &[Change], ordered: bool) -> BsonDocument {
 }
 
 /// What came of the commands of a claim.
-#[derive(Default)]
 struct Taken {
     /// Those that met their document, by its place in the order.
     mine: Vec<(Position, Document)>,
